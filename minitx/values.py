@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 Reader = Callable[[str], Any]
@@ -99,6 +100,16 @@ def start_and_factor(text: str) -> tuple[int, float]:
 def numbers(text: str) -> tuple[float, ...]:
     """Returns a few numbers: "0.5,1.5" -> (0.5, 1.5)."""
     return tuple(number(part) for part in filled(text).split(","))
+
+
+def json_text(text: str) -> str:
+    """Returns JSON: the text itself if it is an object, else the content of the file of that name."""
+    if filled(text).lstrip()[:1] == "{":
+        return text
+    try:
+        return Path(text).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{text!r:.60} is neither a JSON object nor a file of text ({error})") from None
 
 
 def switch(text: str) -> bool | str:

@@ -19,7 +19,7 @@ from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
 from minitx.pipelines.generation.expressions import object_from_text
 from minitx.pipelines.generation.strategies import KINDS
-from minitx.values import sequences
+from minitx.values import json_text, sequences
 
 Values = dict[str, Any]  # of the options, by the names of their parameters
 
@@ -49,7 +49,7 @@ def is_used(values: Values, name: str) -> bool:
 
 
 STRUCTURE = "structure, guidance and watermarks"
-CALLS = ("grammar", "guidance")  # options of the call whose values are objects
+CALLS = ("grammar", "schema", "guidance")  # options of the call whose values are objects
 # Sections of help.txt with the options of the fields whose processors are in these modules.
 MODULES = {
     "choosing a token": ("temperature", "truncation", "thresholds", "reshape", "feedback", "xtc", ""),
@@ -86,7 +86,8 @@ def strategy_options(*, searches: bool) -> list[click.Option]:
     choosing, *others, beams = MODULES
     options = [*group(choosing), *field_options(choosing, minitx.Sample)]
     options += chain(*(field_options(title, minitx.Sample) for title in others))
-    options += [option(line, heading(STRUCTURE), object_from_text) for line in section(STRUCTURE)[1]]
+    for line in section(STRUCTURE)[1]:
+        options.append(option(line, heading(STRUCTURE), json_text if "JSON" in line else object_from_text))
     if searches:
         options += [*field_options(beams, *KINDS), *group(beams), *group("several samples")]
     return [*options, *group("where the text ends"), *group("the model", *HUB, "dtype", "device")]

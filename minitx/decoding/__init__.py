@@ -27,6 +27,7 @@ from minitx.decoding.answers.vote import Vote as Vote
 from minitx.decoding.answers.vote import self_consistency as self_consistency
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Grammar as Grammar
+from minitx.decoding.grammar.values import JsonSchema as JsonSchema
 from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.guidance.base import Guidance as Guidance
 from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree
@@ -110,8 +111,13 @@ from minitx.decoding.speculative.draft_model import DraftModel as DraftModel
 from minitx.decoding.speculative.lookup import PromptLookup as PromptLookup
 from minitx.decoding.speculative.speculative import Speculative as Speculative
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.trees.eagle import EagleHead as EagleHead
+from minitx.decoding.trees.eagle_draft import EagleDraft as EagleDraft
 from minitx.decoding.trees.jacobi import Jacobi as Jacobi
 from minitx.decoding.trees.lookahead import Lookahead as Lookahead
+from minitx.decoding.trees.medusa import MedusaDraft as MedusaDraft
+from minitx.decoding.trees.medusa import MedusaHeads as MedusaHeads
+from minitx.decoding.trees.model_draft import TreeModel as TreeModel
 from minitx.decoding.watermark.green import KGW as KGW
 from minitx.decoding.watermark.green import GreenDetection as GreenDetection
 from minitx.decoding.watermark.green import Unigram as Unigram

@@ -59,6 +59,7 @@ class GenerationOptions(GrammarOptions, total=False):
         grammar of `minitx.decoding`. Tokens that lead to no such text are forbidden before anything else is
         applied, and end tokens until the text is complete. A row that reaches max_new_tokens is a beginning
         of one. Needs a tokenizer and an end token.
+    schema: short for `grammar=JsonSchema(schema)`: a JSON schema as a dict or text, or a model of pydantic.
     guidance: other distributions that change the model's at every step, before the processors: of other
         prompts (`ClassifierFree`, `ContextAware`) or models (`ContrastiveDecoding`, `Experts`, `Ensemble`).
     heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their

@@ -191,9 +191,7 @@ class DecodingSession:
         """
         if rows is not None:
             check_rows(rows, len(self.history), self.cache.num_sources, within_prompts)
-        tokens = check_tokens(self.model, tokens, len(self.history) if rows is None else len(rows)).to(
-            self.device
-        )
+        tokens = check_tokens(self.model, tokens, len(self.history if rows is None else rows)).to(self.device)
         time = tokens.shape[1]
         refill = self.history.crosses(self._longrope_limit, time, rows)
         self._check_refill(refill)
@@ -274,8 +272,7 @@ class DecodingSession:
         if most == 0:
             return
         if self._stateful and most >= len(self._states):
-            hint = "the chain has stateful processors"
-            raise ArgumentValueError("length", length, "reached within the last step", hint)
+            raise ArgumentValueError("length", length, "reached within the last step", "the chain has states")
         known = most < len(self._logits)
         refill = self.history.crosses(self._longrope_limit, -most)
         refill |= self._longrope_limit is not None and (fewest < most or not known)
@@ -303,9 +300,7 @@ class DecodingSession:
     def raise_for_empty_rows(self, rows: Tensor, index: int | None = None) -> None:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`.
 
-        Args:
-            rows: (R,) bool.
-            index: of a token in the last step, as for `process_step`; None for the last `process`.
+        `index` is that of a token in the last step, as for `process_step`; None for the last `process`.
         """
         last = (self.logits if self._chain_input is None else self._chain_input, self.context, self.states)
         self.request.chain.raise_for_empty_rows(*(last if index is None else self._after(index)), rows)
@@ -364,10 +359,10 @@ class DecodingSession:
 
     def _rerun(self) -> None:
         """Runs the last token of each row again, for the logits after it."""
-        if not self._cut([1] * len(self.history)):
+        if self._cut([1] * len(self.history)):
+            self._forward(self._continued(self.context.last(1), self.context.length - 1))
+        else:
             self._refill()
-            return
-        self._forward(self._continued(self.context.last(1), self.context.length - 1))
         self._chain_input = self._logits[-1]
 
     def _continued(self, tokens: Tensor, start: Tensor) -> PaddedBatch:

@@ -48,10 +48,10 @@ class Vote:
         """A line per answer: its share of the weight, its samples, and itself."""
         total = sum(self.weights) or 1.0
         lines = [
-            f"{weight / total:6.1%}  {len(rows):>4} samples  {answer!r:.60}"
+            f"{weight / total:6.1%}  {_samples(rows)}  {answer!r:.60}"
             for answer, weight, rows in zip(self.answers, self.weights, self.rows, strict=True)
         ]
-        missing = [f"        {len(self.unanswered):>4} samples without an answer"] if self.unanswered else []
+        missing = [f"        {_samples(self.unanswered)}  without an answer"] if self.unanswered else []
         return "\n".join([*lines, *missing])
 
 
@@ -88,6 +88,10 @@ def self_consistency(
     sums = {answer: math.fsum(numbers[row] for row in members) for answer, members in rows.items()}
     answers = sorted(rows, key=lambda answer: -sums[answer])  # stable: of equal ones the earlier
     return Vote(answers, [sums[a] for a in answers], [rows[a] for a in answers], unanswered)
+
+
+def _samples(rows: list[int]) -> str:
+    return f"{len(rows):>4} {'sample ' if len(rows) == 1 else 'samples'}"
 
 
 def _weights(texts: Any, strings: list[str], weights: Any) -> list[float]:

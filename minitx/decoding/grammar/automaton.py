@@ -11,8 +11,6 @@ Nothing here depends on a tokenizer but the alphabet; `masks.py` walks over the 
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import torch
 from torch import Tensor
 
@@ -35,8 +33,8 @@ class Automaton:
 
     Attributes:
         classes: (256,) long, the class of each byte; bytes of a class lead to the same states.
-        table: (N, C) long, of each state the state after each class, negative where it is not yet known; N is
-            at least the number of states.
+        table: (N, C) long, of each state the state after each class, negative where it was not yet asked for;
+            N is at least the number of states.
         parameter: that errors name.
     """
 
@@ -50,9 +48,9 @@ class Automaton:
         sizes = [end - start for start, end in zip(starts, [*starts[1:], 256], strict=True)]
         self.classes = torch.arange(len(starts)).repeat_interleave(torch.tensor(sizes))
         self._class_of: list[int] = self.classes.tolist()
-        self._targets = [self._by_class(edges) for edges in network.edges]
+        self._targets: dict[int, dict[int, list[int]]] = {}  # of network states: class -> states after it
         self.table = torch.full((64, len(starts)), _UNKNOWN)
-        self._rows: list[list[int]] = []  # the table as lists, for single bytes
+        self._rows: list[list[int]] = []  # the same as lists, for single bytes
         self._numbers: dict[frozenset[_Item], int] = {}
         self._kernels: list[frozenset[_Item]] = []
         self._callers: list[dict[str, list[_Item]]] = []
@@ -69,8 +67,8 @@ class Automaton:
         self._accepts[START_OF_TEXT] = self.accepts(START)
         for byte_class in range(len(starts)):
             space = byte_class == self._class_of[ord(" ")]
-            self._set(DEAD, byte_class, DEAD)
-            self._set(START_OF_TEXT, byte_class, START if space else self._step(START, byte_class))
+            self._rows[DEAD][byte_class] = DEAD
+            self._rows[START_OF_TEXT][byte_class] = START if space else self._step(START, byte_class)
 
     def __len__(self) -> int:
         """The number of states so far."""
@@ -103,8 +101,9 @@ class Automaton:
         following = self.table.view(-1)[places]
         unknown = following < 0
         if bool(unknown.any()):
-            for place in torch.unique(places[unknown]).tolist():
-                self._step(*divmod(place, width))
+            missing = torch.unique(places[unknown])
+            numbers = [self._step(*divmod(place, width)) for place in missing.tolist()]
+            self.table.view(-1)[missing] = torch.tensor(numbers)  # which may have grown meanwhile
             following = self.table.view(-1)[places]
         return following
 
@@ -116,12 +115,15 @@ class Automaton:
         bytes_ = (self.classes == live[0]).nonzero().flatten().tolist() if len(live) == 1 else []
         return bytes_[0] if len(bytes_) == 1 else None
 
-    def _by_class(self, edges: list[tuple[int, int, int]]) -> dict[int, list[int]]:
-        targets: defaultdict[int, list[int]] = defaultdict(list)
-        for low, high, target in edges:
-            for byte_class in range(self._class_of[low], self._class_of[high] + 1):
-                targets[byte_class].append(target)
-        return dict(targets)
+    def _by_class(self, place: int) -> dict[int, list[int]]:
+        """Returns the states of the network after one, by the class of the byte between."""
+        targets = self._targets.get(place)
+        if targets is None:
+            targets = self._targets[place] = {}
+            for low, high, target in self._network.edges[place]:
+                for byte_class in range(self._class_of[low], self._class_of[high] + 1):
+                    targets.setdefault(byte_class, []).append(target)
+        return targets
 
     def _number(self, kernel: frozenset[_Item]) -> int:
         """Returns the state of a set of items."""
@@ -148,15 +150,11 @@ class Automaton:
         if number == _UNKNOWN:
             items: set[_Item] = set()
             for place, origin, rule in self._close(state):
-                for target in self._targets[place].get(byte_class, ()):
+                for target in self._by_class(place).get(byte_class, ()):
                     items.add((target, origin, rule))
             number = self._number(frozenset(items))
-            self._set(state, byte_class, number)
+            self._rows[state][byte_class] = number
         return number
-
-    def _set(self, state: int, byte_class: int, number: int) -> None:
-        self._rows[state][byte_class] = number
-        self.table[state, byte_class] = number
 
     def _close(self, state: int) -> list[_Item]:
         """Adds the items of called and completed rules; returns those that read a byte."""
@@ -174,7 +172,7 @@ class Automaton:
 
         while waiting:
             item = place, origin, rule = waiting.pop()
-            if self._targets[place]:
+            if network.edges[place]:
                 readers.append(item)
             if network.ends[place]:
                 if origin == _NOWHERE:
@@ -186,7 +184,7 @@ class Automaton:
                         _add(caller)
             for called, target in network.calls[place]:
                 first = network.start[called]
-                only_ends = network.ends[target] and not self._targets[target] and not network.calls[target]
+                only_ends = network.ends[target] and not network.edges[target] and not network.calls[target]
                 if only_ends:
                     _add((first, origin, rule))
                     continue

@@ -118,6 +118,8 @@ class Speculative(Strategy):
             )
         request, model = session.request, session.model
         self.draft.check(model, request)
+        if (events := self.draft.generate(session, self)) is not None:
+            return events
         limit = model.original_contexts.get("dynamic")
         longest = max(map(len, request.prompts)) + request.max_new_tokens + self.lookahead
         if limit is not None and longest > limit:

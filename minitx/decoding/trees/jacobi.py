@@ -21,7 +21,8 @@ from minitx.decoding.output import Event
 from minitx.decoding.parameters import check_size, parameter, set_frozen
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
-from minitx.decoding.trees.loop import Compare, Path, walk_trees
+from minitx.decoding.trees.loop import Path, walk_trees
+from minitx.decoding.trees.rules import Compare
 from minitx.decoding.trees.session import TreeSession
 from minitx.decoding.trees.token_tree import TokenTree
 
@@ -58,7 +59,8 @@ class JacobiDrafter:
         tokens: K, the length of the chain.
     """
 
-    keep_outputs = False
+    keep_outputs = hidden_states = False
+    laws: Tensor | None = None
 
     def __init__(self, tokens: int) -> None:
         self.nodes = tokens

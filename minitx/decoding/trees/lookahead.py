@@ -20,13 +20,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from minitx.decoding.loop import Observer
 from minitx.decoding.output import Event
 from minitx.decoding.parameters import check_size, parameter, set_frozen
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
-from minitx.decoding.trees.loop import Compare, Path, walk_trees
+from minitx.decoding.trees.loop import Path, walk_trees
+from minitx.decoding.trees.rules import Compare
 from minitx.decoding.trees.session import TreeSession
 from minitx.decoding.trees.token_tree import TokenTree
 
@@ -70,7 +72,8 @@ class LookaheadDrafter:
         guesses: G.
     """
 
-    keep_outputs = False
+    keep_outputs = hidden_states = False
+    laws: Tensor | None = None
 
     def __init__(self, window: int, ngram: int, guesses: int) -> None:
         self._window, self._levels, self._guesses = window, ngram - 1, guesses

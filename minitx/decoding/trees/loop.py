@@ -18,8 +18,8 @@ from torch import Tensor
 from minitx.decoding.loop import Observer, RowState, logprobs_of
 from minitx.decoding.output import Event
 from minitx.decoding.processors.chain import unusable
-from minitx.decoding.samplers.base import Sampler
 from minitx.decoding.trees.acceptance import match
+from minitx.decoding.trees.rules import Rule
 from minitx.decoding.trees.session import TreeSession
 from minitx.decoding.trees.token_tree import TokenTree
 
@@ -44,41 +44,21 @@ class Drafter(Protocol):
     Attributes:
         nodes: most nodes of a tree, the root included.
         keep_outputs: whether it reads `TreeSession.outputs`.
+        hidden_states: whether it reads those of all layers there.
+        laws: (R, N, V), logits that the children of each node were drawn from without replacement, in order;
+            None where they were chosen.
     """
 
     nodes: int
     keep_outputs: bool
+    hidden_states: bool
+    laws: Tensor | None
 
     def propose(self, session: TreeSession) -> TokenTree:
         """Returns a tree per row, whose root is the row's last token."""
 
     def observe(self, session: TreeSession, path: Path) -> None:
         """Learns what became of the tree, before the session's cache drops the other branches."""
-
-
-class Rule(Protocol):
-    """Chooses the next token of each row."""
-
-    def __call__(self, session: TreeSession, processed: Tensor, node: Tensor, children: Tensor) -> Tensor:
-        """Returns the tokens, (R,).
-
-        Args:
-            session: stands at the nodes.
-            processed: (R, V), logits after the chain.
-            node: (R,), of the tree.
-            children: (R, C) ids of their children, -1 for none.
-        """
-
-
-class Compare:
-    """The target's own choice, by its sampler: exact for every draft, and the tokens of plain decoding."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-
-    def __call__(self, session: TreeSession, processed: Tensor, node: Tensor, children: Tensor) -> Tensor:
-        """See `Rule`."""
-        return self._sampler(processed, session.context.generated)
 
 
 @torch.inference_mode()

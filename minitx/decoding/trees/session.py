@@ -37,13 +37,20 @@ class TreeSession(DecodingSession):
     """
 
     def __init__(
-        self, model: CausalModel, request: GenerationRequest, *, nodes: int, keep_outputs: bool = False
+        self,
+        model: CausalModel,
+        request: GenerationRequest,
+        *,
+        nodes: int,
+        keep_outputs: bool = False,
+        hidden_states: bool = False,
     ) -> None:
         """
         Args:
             model, request: as for every session.
             nodes: most nodes of a tree; the cache gets room for them.
             keep_outputs: fill `outputs`.
+            hidden_states: with those of all layers.
 
         Raises:
             ArgumentValueError: a model whose positions depend on the length of the sequence, which nodes of
@@ -55,20 +62,27 @@ class TreeSession(DecodingSession):
                 raise ArgumentValueError("max_new_tokens", request.max_new_tokens, "less with trees", hint)
         super().__init__(model, request)
         self._nodes, self._keeps = nodes, keep_outputs
+        self._model_options |= {"output_hidden_states": True} if hidden_states else {}
         self.outputs: list[ModelOutput] = []
         self.node_logits: Tensor = torch.empty(0)
 
-    def run(self, tree: TokenTree) -> None:
-        """Runs a tree whose root is the last token of each row; fills `node_logits`."""
+    def run(self, tree: TokenTree, first: int = 0) -> None:
+        """Runs a tree whose root is the last token of each row; fills `node_logits`.
+
+        Args:
+            tree: the tree.
+            first: the first node to run; earlier ones were run by the last calls.
+        """
         context, embedder = self.context, self.model.decoder_embedder
-        places = context.length[:, None] - 1 + tree.depth
+        tokens, places = tree.tokens[:, first:], context.length[:, None] - 1 + tree.depth[:, first:]
         # A node beyond the table of positions is never accepted, since no row may have that many tokens.
         places = places.clamp(max=embedder.max_tokens - 1) if embedder.has_position_table else places
-        past = self.past(self.cache.length)[:, None].expand(-1, places.shape[1], -1)
-        mask = torch.cat((past, tree.mask), dim=-1)
-        output = self._decode(tree.tokens, mask, positions_of(self.model, tree.tokens, places))
+        past = self.past(self.cache.length - first)[:, None].expand(-1, tokens.shape[1], -1)
+        mask = torch.cat((past, tree.mask[:, first:]), dim=-1)
+        output = self._decode(tokens, mask, positions_of(self.model, tokens, places), **self._model_options)
         assert output.logits is not None, "a language model has logits"
-        self.node_logits = output.logits.float()
+        logits = output.logits.float()
+        self.node_logits = torch.cat((self.node_logits, logits), dim=1) if first else logits
         self.stand_at(torch.zeros_like(context.length))
 
     def stand_at(self, node: Tensor) -> None:

@@ -203,7 +203,7 @@ class Cache:
         real = places >= (length - counts)[:, None]
         moved = ((slots != places) & real).any(dim=0)
         first = int(moved.long().argmax()) if bool(moved.any()) else length
-        for layer in self.layers:
+        for layer in self.layers if first < length else ():
             _keep(layer, slots[:, first:], first)
         self.length, self.mask = length, None if bool(real.all()) else real
         return self

@@ -199,7 +199,7 @@ def test_a_vote_prints_shares() -> None:
     assert lines == [
         " 50.0%     2 samples  '7'",
         " 50.0%     2 samples  '8'",
-        "           1 samples without an answer",
+        "           1 sample   without an answer",
     ]
 
 

@@ -15,9 +15,9 @@ import minitx
 from minitx.decoding import Grammar
 from minitx.decoding.generate import generate
 from minitx.decoding.grammar.automaton import DEAD, START
-from minitx.decoding.grammar.gbnf import parse_gbnf
-from minitx.decoding.grammar.lark import COMMON
 from minitx.decoding.grammar.nodes import Call, Characters, Either, Node, Repeat, Rules, Series
+from minitx.decoding.grammar.syntax.gbnf import parse_gbnf
+from minitx.decoding.grammar.syntax.lark import COMMON
 from tests.unit.decoding.grammars import (
     EOS,
     accepts,

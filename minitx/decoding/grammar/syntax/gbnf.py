@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from minitx.decoding.grammar.nodes import EVERY, Call, Characters, Node, Repeat, Rules, literal
-from minitx.decoding.grammar.reader import Reader, check_calls, in_order, one_of, set_of
+from minitx.decoding.grammar.syntax.reader import Reader, check_calls, in_order, one_of, set_of
 
 _WORD = re.compile(
     r"""(?P<skip>\s+|\#[^\n]*)

@@ -27,8 +27,8 @@ from minitx.decoding.grammar.nodes import (
     literal,
     union,
 )
-from minitx.decoding.grammar.reader import Reader, Word, check_calls, in_order, one_of
-from minitx.decoding.grammar.regex import parse_regex
+from minitx.decoding.grammar.syntax.reader import Reader, Word, check_calls, in_order, one_of
+from minitx.decoding.grammar.syntax.regex import parse_regex
 
 _WORD = re.compile(
     r"""(?P<line>\n(?:\s|//[^\n]*|\#[^\n]*)*)
