@@ -10,9 +10,12 @@ declares them as parameters, one field each, with `parameters.py`. `samplers` ch
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
 """
 
+from minitx.decoding.grammar.forced import forced_text as forced_text
+from minitx.decoding.grammar.forced import forced_tokens as forced_tokens
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Grammar as Grammar
 from minitx.decoding.grammar.values import JsonSchema as JsonSchema
+from minitx.decoding.grammar.values import Lazy as Lazy
 from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.processors.base import Processor as Processor
 from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor

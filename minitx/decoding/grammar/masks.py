@@ -138,7 +138,8 @@ class TokenAutomaton:
         if self._live is not None:
             mask &= torch.isin(following, torch.tensor([*self._live]))
         if self._usable is not None:
-            mask &= self._usable
+            free = [s for s in torch.unique(following).tolist() if self._lazy and self.automaton.is_free(s)]
+            mask &= self._usable | torch.isin(following, torch.tensor(free))
         if self.vocabulary.first_only and state == self.start_of_text:
             mask[[*self.vocabulary.first_only]] = False
         if self._lazy and self.automaton.is_free(state):
@@ -149,15 +150,14 @@ class TokenAutomaton:
     def _explored(self, rules: Rules) -> bool:
         """Finds the states from which tokens can complete the text, where they cannot spell every byte.
 
-        Otherwise the tokens that consist of whole characters that can be spelled are used, and the texts
-        that consist of such characters: from each of their beginnings, single characters lead to the end.
+        If there are too many states, the texts of characters that are tokens are used, and the tokens that
+        end between characters: from there, single characters lead to the end.
 
         Returns:
             Whether `automaton` is set: there are few states, or only such tokens.
         """
         vocabulary = self.vocabulary
-        texts = {token for token, piece in enumerate(vocabulary.pieces) if piece}
-        if vocabulary.whole == texts:
+        if vocabulary.spells_itself:
             return False
         self._use(Automaton(Network(rules, EVERY)))
         before: dict[int, set[int]] = {}
@@ -174,7 +174,7 @@ class TokenAutomaton:
                     waiting.append(target)
         if waiting:
             usable = torch.zeros(len(vocabulary.pieces), dtype=torch.bool)
-            usable[[*vocabulary.whole]] = True
+            usable[[*vocabulary.texts]] = True
             self._usable = usable
             return False
         live, waiting = set[int](), deque(state for state in known if self.automaton.accepts(state))
