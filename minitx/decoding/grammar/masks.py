@@ -212,9 +212,11 @@ def compile_grammar(
     if key not in compiled:
         trigger = tokenizer.token_to_id(rules.trigger) if rules.trigger else None
         triggers = {trigger} & {*tokenizer.special_ids}
-        compiled[key] = TokenAutomaton(
-            rules, vocabularies[size, tokens], ends, [t for t in triggers if t is not None]
-        )
+        special = [token for token in triggers if token is not None]
+        try:
+            compiled[key] = TokenAutomaton(rules, vocabularies[size, tokens], ends, special)
+        except ArgumentValueError as error:
+            raise ArgumentValueError("grammar", grammar, error.expected, error.hint) from error
         if len(compiled) > _MOST_GRAMMARS:
             compiled.popitem(last=False)
     compiled.move_to_end(key)
