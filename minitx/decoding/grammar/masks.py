@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.decoding.grammar.automaton import DEAD, START, START_OF_TEXT, Automaton
 from minitx.decoding.grammar.network import Network
@@ -115,20 +116,16 @@ class TokenAutomaton:
 
     def following(self, state: int) -> Tensor:
         """Returns the state after each token, (V,) long; DEAD for those without text."""
-        tree, automaton = self.vocabulary.tree, self.automaton
-        states = torch.tensor([state])
-        ends = torch.full_like(self._classes, DEAD)
-        for first, parents in tree.levels:
-            classes = self._classes[first : first + len(parents)]
-            states = automaton.following(states[parents], classes)
-            ends[first : first + len(parents)] = states
-            if not bool(states.any()):
-                break
-        return ends[tree.node]
+        tree = self.vocabulary.tree
+        states = self.automaton.walk(state, self._levels)
+        states[0] = DEAD  # the root, where tokens without text are
+        return F.pad(states, (0, len(tree.byte) - len(states)), value=DEAD)[tree.node]
 
     def _use(self, automaton: Automaton) -> None:
+        tree = self.vocabulary.tree
+        classes = automaton.classes[tree.byte]
         self.automaton = automaton
-        self._classes = automaton.classes[self.vocabulary.tree.byte]  # (N,)
+        self._levels = [(parents, classes[first : first + len(parents)]) for first, parents in tree.levels]
 
     def _mask(self, state: int) -> Tensor:
         if state <= DEAD:  # a row that has ended takes any token, a dead one none
