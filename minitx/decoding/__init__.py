@@ -25,9 +25,12 @@ from minitx.decoding.answers.utility import chrf as chrf
 from minitx.decoding.answers.utility import token_f1 as token_f1
 from minitx.decoding.answers.vote import Vote as Vote
 from minitx.decoding.answers.vote import self_consistency as self_consistency
+from minitx.decoding.grammar.forced import forced_text as forced_text
+from minitx.decoding.grammar.forced import forced_tokens as forced_tokens
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Grammar as Grammar
 from minitx.decoding.grammar.values import JsonSchema as JsonSchema
+from minitx.decoding.grammar.values import Lazy as Lazy
 from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.guidance.base import Guidance as Guidance
 from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree

@@ -94,6 +94,7 @@ ROOMS = {
     "decoding/presets": 50,
     "decoding/guidance": 640,
     "decoding/grammar": 1_990,
+    "decoding/grammar": 2_010,
     "decoding/processors": 1_250,
     "decoding/rows": 90,
     "decoding/speculative": 700,
