@@ -50,7 +50,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
         if observe is not None:
             observe(session, token)
         late = request.stop.is_late
-        extras = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
+        extras = logprobs_of(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
             Event(number, token_id, *row.push(token_id, late), *extra)
             for number, (row, token_id, extra) in enumerate(zip(rows, drawn, extras, strict=True))
@@ -131,7 +131,7 @@ class RowState:
         return text, self.reason
 
 
-def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
+def logprobs_of(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
     """Returns the last fields of each row's event: log-probabilities by logits (R, V), if requested."""
     if request.logprobs is None:
         return [()] * len(token)

@@ -26,6 +26,12 @@ def join_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
     return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
 
 
+def decoder_settings(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """Returns the decoder of a tokenizer as in tokenizer.json; None if it has none."""
+    decoder = tokenizer._backends.decoder.decoder
+    return None if decoder is None else dict(json.loads(decoder.__getstate__()))
+
+
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     """Returns the bytes of UTF-8 that each id adds to a text; none for special tokens and unused ids.
 

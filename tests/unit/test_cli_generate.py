@@ -36,7 +36,7 @@ from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import decoding, decoding_options
 from minitx.cli import generate as command
-from minitx.decoding import request
+from minitx.decoding import KGW, ThinkingBudget, request
 from minitx.decoding.output import Event
 from minitx.habits import OPTIONS as NOT_HERE
 from minitx.validation import ArgumentValueError
@@ -138,12 +138,22 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "dynamic_temperature": ("0.5,1.5", (0.5, 1.5)),
     "entropy_temperature": ("1.0,0.5", (1.0, 0.5)),
     "smoothing": ("0.3", (0.3,)),
+    "prefix_bias": ("([3, 4], 0.5)", ((3, 4), 0.5)),
+    "thinking_budget": (
+        "ThinkingBudget(tokens=2, begin=[3], end=[4])",
+        ThinkingBudget(tokens=2, begin=[3], end=[4]),
+    ),
+    "watermark": ("KGW(bias=3)", KGW(bias=3)),
     "skew": ("-0.5", -0.5),
     "entmax_alpha": ("1.5", 1.5),
     "order": ("llama.cpp", "llama.cpp"),
     "repetition_penalty": ("1.2", 1.2),
     "presence_penalty": ("-0.5", -0.5),
     "frequency_penalty": ("0.3", 0.3),
+    "relative_frequency_penalty": ("5", 5.0),
+    "penalty_window": ("64", 64),
+    "dry": ("0.8,1.75,2", (0.8, 1.75, 2)),
+    "dry_breakers": ("4 5", (4, 5)),
     "no_repeat_ngram_size": ("2", 2),
     "encoder_repetition_penalty": ("1.3", 1.3),
     "encoder_no_repeat_ngram_size": ("3", 3),
@@ -549,7 +559,6 @@ MISTAKES = {
     "--temp 1": "did you mean --temperature?",
     "--max-tokens 1": "did you mean --max-new-tokens?",
     "--head none": "--head; it is always the one for the next token",
-    "--strategy greedy": "--greedy, or --checkpoint; sampling is the default",
     "--n 2": "it is called --num-samples",
     "--zzz": "--help lists",
     "--hi": "there is no option --hi",

@@ -15,6 +15,8 @@ from torch import Tensor
 
 import minitx.decoding as decoding
 from minitx.decoding import (
+    DRY,
+    KGW,
     AllowedTokens,
     AveragedXTC,
     BadWords,
@@ -42,6 +44,7 @@ from minitx.decoding import (
     PrefixAllowed,
     PrefixBias,
     PresencePenalty,
+    RelativeFrequencyPenalty,
     RemoveInvalid,
     Renormalize,
     RepetitionPenalty,
@@ -49,6 +52,7 @@ from minitx.decoding import (
     Skew,
     Smoothing,
     SuppressTokens,
+    SynthID,
     TailFree,
     Temperature,
     ThinkingBudget,
@@ -58,6 +62,7 @@ from minitx.decoding import (
     TopNSigma,
     TopP,
     Typical,
+    Unigram,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
@@ -107,6 +112,7 @@ NUMERIC = {
     "repetition_penalty": Numeric(RepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "presence_penalty": Numeric(PresencePenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
     "frequency_penalty": Numeric(FrequencyPenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
+    "relative_frequency_penalty": Numeric(RelativeFrequencyPenalty, [-2.0, 0.0, 0.5, 20.0], 0.0),
     "encoder_repetition_penalty": Numeric(EncoderRepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "min_length": Numeric(MinLength, [0, 3, 5, 9], 0),
     "min_new_tokens": Numeric(MinNewTokens, [0, 1, 2, 9], 0),
@@ -130,6 +136,10 @@ OTHERS = {
     "dynamic_temperature": DynamicTemperature(0.5, 1.5),
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
+    "kgw": KGW(),
+    "unigram": Unigram(),
+    "synthid": SynthID(keys=[3, 5]),
+    "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
     "infill": Infill(byte_level()),
     "prefix_bias": PrefixBias([4, 1, 2], 0.4),
@@ -137,7 +147,17 @@ OTHERS = {
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay", "prefix_bias"}
+RAISING = {
+    "presence_penalty",
+    "frequency_penalty",
+    "relative_frequency_penalty",
+    "sequence_bias",
+    "logit_bias",
+    "decay",
+    "prefix_bias",
+    "kgw",
+    "unigram",
+}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
