@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.search.constrained import LexicalBeam as LexicalBeam
     from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
     from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
+    from minitx.decoding.text.infill import Sentinels as Sentinels
+    from minitx.decoding.text.infill import infill as infill
     from minitx.decoding.text.stopping import Stop as Stop
     from minitx.inspect.explain import Explanation as Explanation
     from minitx.inspect.explain import explain as explain
@@ -99,6 +101,7 @@ _NAMES = {  # module -> its public names
     "decoding.search.constrained": "LexicalBeam",
     "decoding.search.diverse": "DiverseBeam",
     "decoding.search.stochastic": "StochasticBeam",
+    "decoding.text.infill": "Sentinels infill",
     "decoding.text.stopping": "Stop",
     "inspect.explain": "Explanation explain",
     "layers.activation": "register_activation",

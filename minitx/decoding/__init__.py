@@ -68,6 +68,7 @@ from minitx.decoding.processors.context import Context as Context
 from minitx.decoding.processors.dry import DRY as DRY
 from minitx.decoding.processors.forcing import PrefixBias as PrefixBias
 from minitx.decoding.processors.forcing import ThinkingBudget as ThinkingBudget
+from minitx.decoding.processors.infilling import Infill as Infill
 from minitx.decoding.processors.penalties import EncoderNoRepeatNGram as EncoderNoRepeatNGram
 from minitx.decoding.processors.penalties import EncoderRepetitionPenalty as EncoderRepetitionPenalty
 from minitx.decoding.processors.penalties import FrequencyPenalty as FrequencyPenalty

@@ -101,7 +101,7 @@ ROOMS = {
     "decoding/samplers": 340,
     "decoding/watermark": 510,
     "cli": 960,
-    "decoding/text": 380,
+    "decoding/text": 510,
     "decoding/trees": 480,
     "cli/inside": 200,
     "cli/strategies": 100,

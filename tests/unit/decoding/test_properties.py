@@ -34,6 +34,7 @@ from minitx.decoding import (
     ForcedBos,
     ForcedEos,
     FrequencyPenalty,
+    Infill,
     LogitBias,
     MinLength,
     MinNewTokens,
@@ -65,6 +66,7 @@ from minitx.decoding import (
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
+from tests.unit.decoding.vocabularies import byte_level
 
 SIZE = 9
 ROWS = [[1, 2, 3, 1, 2], [4, 4], [0, 1, 0, 1], [5]]
@@ -139,6 +141,7 @@ OTHERS = {
     "synthid": SynthID(keys=[3, 5]),
     "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
+    "infill": Infill(byte_level()),
     "prefix_bias": PrefixBias([4, 1, 2], 0.4),
     "thinking_budget": ThinkingBudget(tokens=2, begin=[0], end=[5, 6]),
 }
