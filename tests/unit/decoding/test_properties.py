@@ -15,6 +15,7 @@ from torch import Tensor
 
 import minitx.decoding as decoding
 from minitx.decoding import (
+    KGW,
     AllowedTokens,
     AveragedXTC,
     BadWords,
@@ -47,6 +48,7 @@ from minitx.decoding import (
     Skew,
     Smoothing,
     SuppressTokens,
+    SynthID,
     TailFree,
     Temperature,
     TopA,
@@ -55,6 +57,7 @@ from minitx.decoding import (
     TopNSigma,
     TopP,
     Typical,
+    Unigram,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
@@ -126,11 +129,14 @@ OTHERS = {
     "dynamic_temperature": DynamicTemperature(0.5, 1.5),
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
+    "kgw": KGW(bias=1.5),
+    "unigram": Unigram(bias=1.5),
+    "synthid": SynthID(keys=[5, 9], ngram_len=2),
     "renormalize": Renormalize(),
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay"}
+RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay", "kgw", "unigram"}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
