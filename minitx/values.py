@@ -54,6 +54,11 @@ def ids(text: str) -> list[int]:
     return [integer(part) for part in filled(text.replace(",", " ").strip()).split()]
 
 
+def integers(text: str) -> tuple[int, ...]:
+    """Returns integers: "8,4" -> (8, 4)."""
+    return tuple(ids(text))
+
+
 def names(text: str) -> list[str]:
     """Returns names, as a row of CSV: "id,text" -> ["id", "text"]."""
     return [filled(name) for name in next(csv.reader([text], skipinitialspace=True), [""])]
@@ -105,7 +110,7 @@ def switch(text: str) -> bool | str:
 READERS: dict[str, Reader] = {"COUNT": positive, "SIZE": byte_size, "START,FACTOR": start_and_factor}
 READERS |= {"PATH": filled, "IDS": ids, "NAMES": names, "ID=BIAS": biases, "IDS=BIAS": sequence_biases}
 READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P", "ALPHA"), number)
-READERS |= dict.fromkeys(("P,THRESHOLD", "LOW,HIGH", "T,THETA", "FACTOR,CURVE"), numbers)
-READERS |= dict.fromkeys(("YES", "WHEN"), switch)
+READERS |= dict.fromkeys(("P,THRESHOLD", "LOW,HIGH", "T,THETA", "FACTOR,CURVE", "X,BASE,LENGTH,N"), numbers)
+READERS |= dict.fromkeys(("YES", "WHEN"), switch) | {"LENGTH,TIMES": integers}
 # Those of lists, whose values are joined if an option is repeated.
 LISTS = (biases, sequence_biases, sequences, ids, names)

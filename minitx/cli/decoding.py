@@ -16,7 +16,7 @@ import click
 
 import minitx
 from minitx.checkpoint.resolve import MissingTensorsError
-from minitx.cli.decoding_options import STOP, Values, is_used, shown
+from minitx.cli.decoding_options import CALLS, STOP, Values, is_used, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
@@ -74,6 +74,8 @@ def _read_request(source: Source, folder: Path, values: Values, prompts: list[An
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
+    settings |= {name: values[name] for name in CALLS if is_used(values, name)}
+    settings |= {"heal": True} if values.get("heal") else {}
     stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
     return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 
@@ -111,7 +113,7 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
 
 def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
-    for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
+    for name in ("stop", "stop_regex", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and is_used(values, name):
             needs = f"{shown(name)} is text, which needs a tokenizer"
             raise ValueError(f"{needs}; there are options that take ids.")

@@ -35,6 +35,7 @@ _INSTEAD = {
     "num_beam_groups": "strategy=DiverseBeam(...)",
     "force_words_ids": "strategy=LexicalBeam(...)",
     "max_time": "stop=Stop(seconds=...)",
+    "token_healing": "generate(..., heal=True)",
 }
 _SAMPLES = "num_return_sequences"
 _RENAMED = {"watermarking_config": "watermark"}

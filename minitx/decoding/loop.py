@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -38,9 +38,8 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     request = session.request
     if request.max_new_tokens == 0:
         return
-    prompts = [prompt for prompt in request.prompts for _ in range(request.num_samples)]
-    least = request.min_new_tokens
-    rows = [RowState(request, *row) for row in zip(prompts, least, range(len(prompts)), strict=True)]
+    count, samples = len(request.prompts) * request.num_samples, request.num_samples
+    rows = [RowState.of(request, number // samples, number) for number in range(count)]
     session.start(request.num_samples)
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
@@ -51,7 +50,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
         if observe is not None:
             observe(session, token)
         late = request.stop.is_late
-        extras = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
+        extras = logprobs_of(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
             Event(number, token_id, *row.push(token_id, late), *extra)
             for number, (row, token_id, extra) in enumerate(zip(rows, drawn, extras, strict=True))
@@ -66,7 +65,12 @@ class RowState:
     """The text of one row, its number of tokens, and the reason why it has ended."""
 
     def __init__(
-        self, request: GenerationRequest, prompt: Sequence[int], min_new_tokens: int, number: int = 0
+        self,
+        request: GenerationRequest,
+        prompt: Sequence[int],
+        min_new_tokens: int,
+        number: int = 0,
+        repeated: int = 0,
     ) -> None:
         """
         Args:
@@ -74,16 +78,23 @@ class RowState:
             prompt: that the row continues.
             min_new_tokens: of the row.
             number: of the row, for `Stop(function=...)`.
+            repeated: the characters at its beginning that the prompt had.
         """
         self._stop, self._number = request.stop, number
         self._min_new_tokens, self._max_new_tokens = min_new_tokens, request.max_new_tokens
         self._tokens: list[int] = []
         self._text = None
         if request.tokenizer is not None:
-            detokenizer = Detokenizer(request.tokenizer, prompt)
+            detokenizer = Detokenizer(request.tokenizer, prompt, repeated)
             stop = request.stop
             self._text = RowText(detokenizer, stop.strings, stop.include_stop, stop.regex)
         self.reason: FinishReason | None = None
+
+    @classmethod
+    def of(cls, request: GenerationRequest, prompt: int, number: int) -> Self:
+        """The row of this number that continues a prompt; in a search the number is that of the prompt."""
+        repeated = request.repeated[prompt] if request.repeated else 0
+        return cls(request, request.prompts[prompt], request.min_new_tokens[number], number, repeated)
 
     def copy(self) -> RowState:
         """Returns a copy that can be continued independently."""
@@ -120,7 +131,7 @@ class RowState:
         return text, self.reason
 
 
-def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
+def logprobs_of(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
     """Returns the last fields of each row's event: log-probabilities by logits (R, V), if requested."""
     if request.logprobs is None:
         return [()] * len(token)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from minitx.decoding.stopping import Stop
 from transformers import (
     BayesianDetectorConfig,
     BayesianDetectorModel,
@@ -22,6 +21,7 @@ from transformers.generation import logits_process as reference
 from minitx.decoding import KGW, Beam, Greedy, Sample, SynthID
 from minitx.decoding.generate import generate
 from minitx.decoding.generation_config import read_settings
+from minitx.decoding.text.stopping import Stop
 from tests.parity.reference import pair
 from tests.parity.test_generate import expected, seeded
 from tests.unit.decoding.histories import history, logits_of

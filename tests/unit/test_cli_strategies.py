@@ -10,7 +10,7 @@ import pytest
 import minitx
 from minitx.decoding.catalogue import SECTIONS, entries
 from minitx.pipelines import compare
-from tests.unit.test_cli import Run
+from tests.unit.test_cli import Run, run  # noqa: F401 - a fixture
 
 TEXT = "And it came to pass"
 
@@ -27,7 +27,7 @@ def tokenizer() -> minitx.Tokenizer:
     return minitx.load_tokenizer("minitx/tiny-decoder")
 
 
-def test_the_catalogue_fits_a_terminal(run: Run) -> None:
+def test_the_catalogue_fits_a_terminal(run: Run) -> None:  # noqa: F811
     code, out, err = run("strategies")
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
@@ -81,7 +81,7 @@ def test_compare_refuses(model: minitx.DecoderModel) -> None:
             compare(model, prompt, strategies, max_new_tokens=2, **options)  # type: ignore[arg-type]
 
 
-def test_the_command_compare(run: Run) -> None:
+def test_the_command_compare(run: Run) -> None:  # noqa: F811
     base = ("compare", "minitx/tiny-decoder", TEXT, "--max-new-tokens", "4")
     code, out, _ = run(*base, "--strategy", "greedy", "--strategy", "Beam(num_beams=3)")
     assert code == 0
@@ -93,7 +93,7 @@ def test_the_command_compare(run: Run) -> None:
     assert "--strategy 'Sample(top_p=2)': top_p=2" in run(*base, "--strategy", "Sample(top_p=2)")[2]
 
 
-def test_the_option_strategy(run: Run, tmp_path: Path) -> None:
+def test_the_option_strategy(run: Run, tmp_path: Path) -> None:  # noqa: F811
     base = ("generate", "minitx/tiny-decoder", TEXT, "--max-new-tokens", "5")
     assert run(*base, "--strategy", "Beam(num_beams=3)") == run(*base, "--beams", "3")
     sampled = run(*base, "--strategy", "Sample(top_k=3)", "--seed", "1")

@@ -11,16 +11,16 @@ Nothing here depends on a tokenizer but the alphabet; `masks.py` walks over the 
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import torch
 from torch import Tensor
 
 from minitx.decoding.grammar.network import Network
 from minitx.validation import ArgumentValueError
 
-DEAD = -1  # no text begins like this
-_UNKNOWN = -2  # of the table: not yet computed
+DEAD = 0  # no text begins like this
+START = 1
+START_OF_TEXT = 2  # a first space is skipped, for tokenizers that drop it
+_UNKNOWN = -1  # of the table: not yet computed
 _NOWHERE = -1  # the caller of the first rule
 _MOST_STATES = 1_000_000
 
@@ -29,15 +29,12 @@ _Item = tuple[int, int, str]
 
 
 class Automaton:
-    """A deterministic automaton over bytes whose states are numbers, from 0.
-
-    State 0 is the start. State 1 is a start in which a first space is skipped, for texts whose first space
-    the tokenizer drops.
+    """A deterministic automaton over bytes whose states are numbers: DEAD, START, START_OF_TEXT and others.
 
     Attributes:
         classes: (256,) long, the class of each byte; bytes of a class lead to the same states.
-        table: (N, C) long, of each state the state after each class: DEAD, or another negative number where
-            it is not yet known; N is at least the number of states.
+        table: (N, C) long, of each state the state after each class, negative where it was not yet asked for;
+            N is at least the number of states.
         parameter: that errors name.
     """
 
@@ -51,21 +48,27 @@ class Automaton:
         sizes = [end - start for start, end in zip(starts, [*starts[1:], 256], strict=True)]
         self.classes = torch.arange(len(starts)).repeat_interleave(torch.tensor(sizes))
         self._class_of: list[int] = self.classes.tolist()
-        self._targets = [self._by_class(edges) for edges in network.edges]
+        self._targets: dict[int, dict[int, list[int]]] = {}  # of network states: class -> states after it
         self.table = torch.full((64, len(starts)), _UNKNOWN)
-        self._rows: list[list[int]] = []  # the table as lists, for single bytes
+        self._rows: list[list[int]] = []  # the same as lists, for single bytes
         self._numbers: dict[frozenset[_Item], int] = {}
         self._kernels: list[frozenset[_Item]] = []
         self._callers: list[dict[str, list[_Item]]] = []
         self._readers: list[list[_Item] | None] = []
         self._accepts: list[bool] = []
         rule = network.first_rule
-        self._number(frozenset([(network.start[rule], _NOWHERE, rule)]))
-        self._append(frozenset())
-        self._accepts[1] = self.accepts(0)
+        for kernel in (
+            frozenset[_Item](),
+            frozenset([(network.start[rule], _NOWHERE, rule)]),
+            frozenset[_Item](),
+        ):
+            self._append(kernel)
+        self._numbers[frozenset()] = DEAD
+        self._accepts[START_OF_TEXT] = self.accepts(START)
         for byte_class in range(len(starts)):
             space = byte_class == self._class_of[ord(" ")]
-            self._set(1, byte_class, 0 if space else self._step(0, byte_class))
+            self._rows[DEAD][byte_class] = DEAD
+            self._rows[START_OF_TEXT][byte_class] = START if space else self._step(START, byte_class)
 
     def __len__(self) -> int:
         """The number of states so far."""
@@ -78,33 +81,30 @@ class Automaton:
 
     def is_free(self, state: int) -> bool:
         """Whether a lazy grammar still waits for its trigger here."""
-        if state == DEAD:
-            return False
-        return any(place in self._network.free for place, _, _ in self._kernels[0 if state == 1 else state])
+        kernel = self._kernels[START if state == START_OF_TEXT else state]
+        return any(place in self._network.free for place, _, _ in kernel)
 
     def step(self, state: int, byte: int) -> int:
         """Returns the state after a byte; DEAD where no text continues so."""
-        if state == DEAD:
-            return DEAD
         return self._step(state, self._class_of[byte])
 
     def read(self, state: int, data: bytes) -> int:
         """Returns the state after several bytes."""
         for byte in data:
-            if state == DEAD:
-                return DEAD
             state = self._step(state, self._class_of[byte])
         return state
 
     def following(self, states: Tensor, classes: Tensor) -> Tensor:
-        """Returns the states after bytes of these classes: (N,) and (N,) -> (N,), all long on the CPU."""
-        following = self.table[states, classes]
-        unknown = following == _UNKNOWN
+        """Returns the states after bytes of these classes: (M,) and (M,) -> (M,), all long on the CPU."""
+        width = self.table.shape[1]
+        places = states * width + classes
+        following = self.table.view(-1)[places]
+        unknown = following < 0
         if bool(unknown.any()):
-            width = self.table.shape[1]
-            for pair in torch.unique(states[unknown] * width + classes[unknown]).tolist():
-                self._step(*divmod(pair, width))
-            following = self.table[states, classes]
+            missing = torch.unique(places[unknown])
+            numbers = [self._step(*divmod(place, width)) for place in missing.tolist()]
+            self.table.view(-1)[missing] = torch.tensor(numbers)  # which may have grown meanwhile
+            following = self.table.view(-1)[places]
         return following
 
     def forced_byte(self, state: int) -> int | None:
@@ -115,12 +115,15 @@ class Automaton:
         bytes_ = (self.classes == live[0]).nonzero().flatten().tolist() if len(live) == 1 else []
         return bytes_[0] if len(bytes_) == 1 else None
 
-    def _by_class(self, edges: list[tuple[int, int, int]]) -> dict[int, list[int]]:
-        targets: defaultdict[int, list[int]] = defaultdict(list)
-        for low, high, target in edges:
-            for byte_class in range(self._class_of[low], self._class_of[high] + 1):
-                targets[byte_class].append(target)
-        return dict(targets)
+    def _by_class(self, place: int) -> dict[int, list[int]]:
+        """Returns the states of the network after one, by the class of the byte between."""
+        targets = self._targets.get(place)
+        if targets is None:
+            targets = self._targets[place] = {}
+            for low, high, target in self._network.edges[place]:
+                for byte_class in range(self._class_of[low], self._class_of[high] + 1):
+                    targets.setdefault(byte_class, []).append(target)
+        return targets
 
     def _number(self, kernel: frozenset[_Item]) -> int:
         """Returns the state of a set of items."""
@@ -147,15 +150,11 @@ class Automaton:
         if number == _UNKNOWN:
             items: set[_Item] = set()
             for place, origin, rule in self._close(state):
-                for target in self._targets[place].get(byte_class, ()):
+                for target in self._by_class(place).get(byte_class, ()):
                     items.add((target, origin, rule))
-            number = self._number(frozenset(items)) if items else DEAD
-            self._set(state, byte_class, number)
+            number = self._number(frozenset(items))
+            self._rows[state][byte_class] = number
         return number
-
-    def _set(self, state: int, byte_class: int, number: int) -> None:
-        self._rows[state][byte_class] = number
-        self.table[state, byte_class] = number
 
     def _close(self, state: int) -> list[_Item]:
         """Adds the items of called and completed rules; returns those that read a byte."""
@@ -173,7 +172,7 @@ class Automaton:
 
         while waiting:
             item = place, origin, rule = waiting.pop()
-            if self._targets[place]:
+            if network.edges[place]:
                 readers.append(item)
             if network.ends[place]:
                 if origin == _NOWHERE:
@@ -185,7 +184,7 @@ class Automaton:
                         _add(caller)
             for called, target in network.calls[place]:
                 first = network.start[called]
-                only_ends = network.ends[target] and not self._targets[target] and not network.calls[target]
+                only_ends = network.ends[target] and not network.edges[target] and not network.calls[target]
                 if only_ends:
                     _add((first, origin, rule))
                     continue

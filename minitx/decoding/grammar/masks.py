@@ -8,23 +8,23 @@ V vocabulary, N nodes of the tree of bytes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.grammar.automaton import DEAD, Automaton
+from minitx.decoding.grammar.automaton import DEAD, START, START_OF_TEXT, Automaton
 from minitx.decoding.grammar.network import Network
 from minitx.decoding.grammar.nodes import EVERY, Rules
 from minitx.decoding.grammar.vocabulary import Vocabulary, read_vocabulary
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError
 
-ENDED = -2  # the state after an end token
+ENDED = -1  # the state after an end token
 _MASK_BYTES = 2**27  # of the masks that a grammar keeps
-_MOST_EXPLORED = 2_000  # states that are explored for dead ends, if the tokens cannot spell every byte
+_MOST_EXPLORED = 500  # states that are explored for dead ends, if the tokens cannot spell every byte
 _MOST_GRAMMARS = 32  # kept per tokenizer
 
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
@@ -68,34 +68,34 @@ class TokenAutomaton:
         self._special = torch.tensor(without, dtype=torch.long)
         self._ends_tensor = torch.tensor(self.ends, dtype=torch.long)
         if vocabulary.complete or not self._explored(rules):
-            self.automaton = Automaton(Network(rules, vocabulary.alphabet))
+            self._use(Automaton(Network(rules, vocabulary.alphabet)))
         if self._lazy:
-            self._after_trigger = self.automaton.read(0, rules.trigger.encode())
+            self._after_trigger = self.automaton.read(START, rules.trigger.encode())
 
     @property
     def start(self) -> int:
         """The state before the first token."""
-        return 0
+        return START
 
     @property
     def start_of_text(self) -> int:
         """The state before the first token, where no text comes before it."""
-        return 1 if self.vocabulary.strips else 0
+        return START_OF_TEXT if self.vocabulary.strips else START
 
     def accepts(self, state: int) -> bool:
         """Whether the text may end here."""
-        return state >= 0 and self.automaton.accepts(state)
+        return state > DEAD and self.automaton.accepts(state)
 
     def advance(self, state: int, token: int) -> int:
         """Returns the state after a token: DEAD if it is not allowed, ENDED after an end token."""
-        if state < 0:
+        if state <= DEAD:
             return state
         if token in self._ends:
             return ENDED
         piece = self.vocabulary.pieces[token] if token < len(self.vocabulary.pieces) else None
         if piece is None:
             if self._lazy and self.automaton.is_free(state):
-                return self._after_trigger if token in self._triggers else 0
+                return self._after_trigger if token in self._triggers else START
             return state
         number = self._steps.get((state, token))
         if number is None:
@@ -116,23 +116,22 @@ class TokenAutomaton:
     def following(self, state: int) -> Tensor:
         """Returns the state after each token, (V,) long; DEAD for those without text."""
         tree, automaton = self.vocabulary.tree, self.automaton
-        ends = torch.full((len(tree.byte) + 1,), DEAD)
-        nodes, states = torch.tensor([0]), torch.tensor([state])
-        while len(nodes):
-            counts = tree.count[nodes]
-            before = counts.cumsum(0) - counts
-            offsets = torch.arange(int(counts.sum())) - before.repeat_interleave(counts)
-            nodes = tree.first[nodes].repeat_interleave(counts) + offsets
-            states = automaton.following(
-                states.repeat_interleave(counts), automaton.classes[tree.byte[nodes]]
-            )
-            alive = states != DEAD
-            nodes, states = nodes[alive], states[alive]
-            ends[nodes] = states
+        states = torch.tensor([state])
+        ends = torch.full_like(self._classes, DEAD)
+        for first, parents in tree.levels:
+            classes = self._classes[first : first + len(parents)]
+            states = automaton.following(states[parents], classes)
+            ends[first : first + len(parents)] = states
+            if not bool(states.any()):
+                break
         return ends[tree.node]
 
+    def _use(self, automaton: Automaton) -> None:
+        self.automaton = automaton
+        self._classes = automaton.classes[self.vocabulary.tree.byte]  # (N,)
+
     def _mask(self, state: int) -> Tensor:
-        if state < 0:  # a row that has ended takes any token, a dead one none
+        if state <= DEAD:  # a row that has ended takes any token, a dead one none
             return torch.full((len(self.vocabulary.pieces),), state == ENDED)
         following = self.following(state)
         mask = following != DEAD
@@ -160,12 +159,12 @@ class TokenAutomaton:
         texts = {token for token, piece in enumerate(vocabulary.pieces) if piece}
         if vocabulary.whole == texts:
             return False
-        self.automaton = Automaton(Network(rules, EVERY))
+        self._use(Automaton(Network(rules, EVERY)))
         before: dict[int, set[int]] = {}
-        waiting = [*{self.start, self.start_of_text}]
+        waiting = deque({self.start, self.start_of_text})
         known = {*waiting}
         while waiting and len(known) <= _MOST_EXPLORED:
-            state = waiting.pop()
+            state = waiting.popleft()
             for target in torch.unique(self.following(state)).tolist():
                 if target == DEAD:
                     continue
@@ -178,7 +177,7 @@ class TokenAutomaton:
             usable[[*vocabulary.whole]] = True
             self._usable = usable
             return False
-        live, waiting = set[int](), [state for state in known if self.automaton.accepts(state)]
+        live, waiting = set[int](), deque(state for state in known if self.automaton.accepts(state))
         while waiting:
             state = waiting.pop()
             if state not in live:

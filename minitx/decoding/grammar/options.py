@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from minitx.decoding.grammar.values import TextGrammar
@@ -12,3 +13,4 @@ class GrammarOptions(TypedDict, total=False):
     """Options of `generate`, `stream` and `explain` that restrict the text."""
 
     grammar: TextGrammar | None
+    schema: Mapping[str, Any] | type | str | None

@@ -8,12 +8,12 @@ from typing import Any
 
 from minitx.decoding.grammar.masks import compile_grammar
 from minitx.decoding.grammar.processor import GrammarMask
-from minitx.decoding.grammar.values import TextGrammar
+from minitx.decoding.grammar.values import JsonSchema, TextGrammar
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
 from minitx.validation import ArgumentValueError, check_type
 
-_KINDS = "a grammar: Choices(...) or Regex(...)"
+_KINDS = "a grammar: Choices(...), Regex(...), JsonSchema(...) or Grammar(...)"
 
 
 def with_grammar(request: GenerationRequest, options: Mapping[str, Any]) -> GenerationRequest:
@@ -23,9 +23,13 @@ def with_grammar(request: GenerationRequest, options: Mapping[str, Any]) -> Gene
         ArgumentTypeError, ArgumentValueError: something else than a grammar, no tokenizer, no end token, or
             no text that the tokenizer can spell matches.
     """
-    grammar = options.get("grammar")
+    grammar, schema = options.get("grammar"), options.get("schema")
     hint = 'e.g. Choices(["yes", "no"]), from minitx.decoding'
     check_type("grammar", grammar, TextGrammar | None, _KINDS, hint)
+    if schema is not None:
+        if grammar is not None:
+            raise ArgumentValueError("schema", schema, "left out with grammar=", "each row has one grammar")
+        grammar = JsonSchema(schema)
     if grammar is None:
         return request
     if request.tokenizer is None:

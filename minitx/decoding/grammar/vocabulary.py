@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minitx.decoding.grammar.nodes import EVERY, Ranges, union
 from minitx.tokenizer import Tokenizer
@@ -68,41 +69,34 @@ class Vocabulary:
 
 
 class ByteTree:
-    """The bytes of all tokens; the children of a node are adjacent.
+    """The bytes of all tokens, as a tree whose nodes are numbered level by level, from the root.
 
     Attributes:
-        byte: (N,) long, the byte that leads to each node.
-        first: (N,) long, the first child of each node.
-        count: (N,) long, the number of its children.
-        node: (V,) long, where the bytes of each token end; N for tokens without bytes.
+        byte: (N,) long, the byte that leads to each node; of the root 0.
+        levels: of each level after the root, its first node and, (M,) long, the places of the M nodes'
+            parents in the level before.
+        node: (V,) long, where the bytes of each token end; the root for tokens without bytes.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        children: list[dict[int, int]] = [{}]
-        ends: dict[int, int] = {}
+        ends: dict[bytes, list[int]] = {}
         for token, piece in enumerate(vocabulary.pieces):
-            place = 0
-            for byte in piece or b"":
-                if byte not in children[place]:
-                    children[place][byte] = len(children)
-                    children.append({})
-                place = children[place][byte]
             if piece:
-                ends[token] = place
-        order, bytes_, first, count = [0], [0], [], []
-        for place in order:
-            first.append(len(order))
-            count.append(len(children[place]))
-            for byte, child in sorted(children[place].items()):
-                order.append(child)
-                bytes_.append(byte)
-        numbers = [0] * len(order)
-        for number, place in enumerate(order):
-            numbers[place] = number
-        self.byte, self.first, self.count = map(torch.tensor, (bytes_, first, count))
-        self.node = torch.full((len(vocabulary.pieces),), len(order))
-        for token, place in ends.items():
-            self.node[token] = numbers[place]
+                ends.setdefault(piece, []).append(token)
+        self.node = torch.zeros(len(vocabulary.pieces), dtype=torch.long)
+        self.levels: list[tuple[int, Tensor]] = []
+        data, size, above = [0], 1, {b"": 0}
+        for length in range(1, max(map(len, ends), default=0) + 1):
+            level: dict[bytes, int] = {}
+            for piece in ends:
+                if len(piece) >= length:
+                    level.setdefault(piece[:length], len(level))
+            self.levels.append((size, torch.tensor([above[start[:-1]] for start in level])))
+            data += [start[-1] for start in level]
+            for piece in level.keys() & ends.keys():
+                self.node[ends[piece]] = size + level[piece]
+            size, above = size + len(level), level
+        self.byte = torch.tensor(data)
 
 
 def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:

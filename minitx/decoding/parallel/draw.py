@@ -25,13 +25,16 @@ from minitx.decoding.samplers.base import Argmax, Device, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.watermark.green import Unigram
 from minitx.validation import ArgumentValueError
 
 # Besides elementwise ones: processors for which it does not matter in which order a row's tokens came.
 _UNORDERED = (
     *(bias.LogitBias, constraints.AllowedTokens, constraints.SuppressTokens, RemoveInvalid, Filter),
     *(penalties.RepetitionPenalty, penalties.FrequencyPenalty, penalties.PresencePenalty),
+    Unigram,
 )
+_ORDERED = "it depends on the tokens before a position, which may still be masked"
 
 
 class Proposer:
@@ -123,14 +126,15 @@ def contexts(rows: Sequence[Tensor], is_open: Sequence[Tensor], mask_token_id: i
 
 def _check_processors(draw: Strategy, chain: Chain) -> None:
     """Checks that each processor is defined for a position that is not the end of its row."""
+    if draw.watermark is not None and not isinstance(draw.watermark, Unigram):
+        raise ArgumentValueError("draw.watermark", draw.watermark, "left out", _ORDERED)
     for processor in chain.processors:
         name = _field_of(draw, processor)
         ordered = isinstance(processor, LogitsProcessor | StatefulProcessor) and not (
             getattr(processor, "elementwise", False) or isinstance(processor, _UNORDERED)
         )
         if ordered or isinstance(getattr(processor, "scope", "all"), int):
-            hint = "it depends on the tokens before a position, which may still be masked"
-            raise ArgumentValueError(f"draw.{name}", processor, "left out", hint)
+            raise ArgumentValueError(f"draw.{name}", processor, "left out", _ORDERED)
         if isinstance(processor, LogitsProcessor) and not processor.batch_invariant:
             hint = "positions of all rows are processed together"
             raise ArgumentValueError(f"draw.{name}", getattr(draw, name, processor), "one number", hint)

@@ -82,6 +82,11 @@ class CounterGumbel:
         start, stride = self.counters(position)
         return _gumbel(torch.arange(size, device=start.device) * stride[:, None] + start[:, None])
 
+    def uniform(self, position: int | Tensor) -> Tensor:
+        """Returns one float64 in [0, 1) for each (key, position), (B,)."""
+        start, stride = self.counters(position)  # 32 random bits, and 31 above one that is set
+        return (start * 2**21 + (stride >> 11)).double() * 2.0**-53
+
     def counters(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """Returns the start and the odd stride of each row's counter at its position, (B,) each."""
         halves = torch.arange(2, device=self.keys.device)

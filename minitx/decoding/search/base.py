@@ -244,7 +244,7 @@ def _events(
     """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
     for prompt, ends in enumerate(links):
         for number, last in enumerate(ends, prompt * request.num_samples):
-            row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt], prompt)
+            row = RowState.of(request, prompt, prompt)
             for link in record.path(prompt, last):
                 token = record.value(prompt, link, "tokens")
                 # What nothing else ends is a hypothesis because the time was over.

@@ -182,8 +182,8 @@ class _BeamRows:
 
     def __init__(self, request: GenerationRequest, beams: int) -> None:
         request = request if request.stop.has_text else replace(request, tokenizer=None)
-        columns = (request.prompts, request.min_new_tokens, range(len(request.prompts)))
-        self._beams = [[RowState(request, *row)] * beams for row in zip(*columns, strict=True)]
+        prompts = range(len(request.prompts))
+        self._beams = [[RowState.of(request, prompt, prompt)] * beams for prompt in prompts]
         self._candidates: list[list[RowState]] = []
 
     def push(self, candidates: Candidates) -> Tensor:

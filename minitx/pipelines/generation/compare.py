@@ -59,13 +59,13 @@ class Comparison:
         return asdict(self)
 
     def __str__(self) -> str:
-        header = f"{'':34}{'tokens':>7}{'dist-1':>8}{'dist-2':>8}{'dist-3':>8}{'logprob':>9}"
-        lines = [f"{header:<72}{'time':>8}"]
+        header = f"{'':32}{'tokens':>7}{'dist-1':>8}{'dist-2':>8}{'dist-3':>8}{'logprob':>9}"
+        lines = [f"{header:<70}{'time':>8}"]
         for number, row in enumerate(self.rows, 1):
-            name = cut_columns(f"{number}  {row.strategy}", 33)
+            name = cut_columns(f"{number}  {row.strategy}", 31)
             shares = "".join(f"{'-' if share is None else f'{share:.0%}':>8}" for share in row.distinct)
             logprob = "-" if row.logprob is None else f"{row.logprob:.2f}"
-            lines.append(f"{name:<34}{len(row.tokens):>7}{shares}{logprob:>9}{row.seconds:>6.2f} s")
+            lines.append(f"{name:<32}{len(row.tokens):>7}{shares}{logprob:>9}{row.seconds:>6.2f} s")
         for number, row in enumerate(self.rows, 1):
             text = " ".join(map(str, row.tokens)) if row.text is None else row.text
             lines += ["", fill(f"{number}  {row.strategy}", WIDTH)]

@@ -39,6 +39,18 @@ def strategy_from_text(text: str) -> Strategy:
     return strategy
 
 
+def object_from_text(text: str) -> Any:
+    """Returns the object that a text such as "KGW(bias=2)" describes.
+
+    Raises:
+        ValueError: as `evaluate`, and for every mistake that a constructor finds.
+    """
+    try:
+        return evaluate(text, constructors())
+    except TypeError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+
+
 @cache
 def constructors() -> Mapping[str, Callable[..., Any]]:
     """Returns what a text may call: the classes of `minitx.decoding`, `load` and `load_tokenizer`."""

@@ -8,7 +8,7 @@ from itertools import product
 
 from tokenizers import decoders, models
 
-from minitx.decoding.grammar.automaton import DEAD, Automaton
+from minitx.decoding.grammar.automaton import DEAD, START, Automaton
 from minitx.decoding.grammar.masks import TokenAutomaton, compile_grammar
 from minitx.decoding.grammar.network import Network
 from minitx.decoding.grammar.nodes import EVERY
@@ -25,7 +25,7 @@ def automaton_of(grammar: TextGrammar) -> Automaton:
 
 
 def accepts(automaton: Automaton, text: str) -> bool:
-    state = automaton.read(0, text.encode())
+    state = automaton.read(START, text.encode())
     return state != DEAD and automaton.accepts(state)
 
 

@@ -20,6 +20,7 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
 from minitx.decoding.request import GenerationOptions
+from minitx.decoding.rows import history
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam
@@ -204,6 +205,7 @@ def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch
     options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "stop": NO_END}
     usual = generate(LLAMA, PROMPTS, strategy, **options)
     monkeypatch.setattr(session, "PREALLOCATED", 1)
+    monkeypatch.setattr(history, "PREALLOCATED", 1)
     assert tokens(generate(LLAMA, PROMPTS, strategy, **options)) == tokens(usual)
 
 

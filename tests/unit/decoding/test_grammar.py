@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from minitx.decoding.stopping import Stop
 
 import minitx
 from minitx.decoding import Choices, Regex
@@ -19,6 +18,7 @@ from minitx.decoding.generate import generate, stream
 from minitx.decoding.grammar.masks import ENDED
 from minitx.decoding.grammar.nodes import EVERY, complement, intersection, union, utf8
 from minitx.decoding.grammar.values import TextGrammar
+from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.grammars import (
     EOS,

@@ -11,16 +11,19 @@ import torch
 
 import minitx
 from minitx.decoding import (
+    KGW,
     Alternatives,
     ArithmeticSample,
     Beam,
     EntropyBound,
     FillStrategy,
     Greedy,
+    GumbelWatermark,
     MaskPredict,
     Remasking,
     RowStep,
     Sample,
+    Unigram,
     Update,
     fill,
     mask_predict,
@@ -212,6 +215,16 @@ def test_penalties_count_given_and_filled_tokens() -> None:
     assert rows[0][0] == 1
 
 
+def test_a_watermark_without_context_marks_the_filled_tokens() -> None:
+    mark, prompts = Unigram(bias=6.0), [[1, *[M] * 30, 2]]
+    counts = []
+    for watermark in (mark, None):
+        draw = Sample(watermark=watermark, temperature=5.0)
+        row = filled(prompts, Remasking(draw=draw)).sequences[0][1:-1]
+        counts.append(mark.detect(row, ignore_repeated_ngrams=False).num_green)
+    assert counts[0] >= 28 > 24 > counts[1]
+
+
 def test_custom_schedules() -> None:
     @dataclass(frozen=True, kw_only=True)
     class RightToLeft(FillStrategy):
@@ -300,11 +313,12 @@ def test_schedules_check_their_fields(kind: Any, options: dict[str, Any], name: 
         (Greedy(prefix_allowed_tokens_fn=lambda row, ids: [5]), "draw.prefix_allowed_tokens_fn"),
         (Greedy(chain=minitx.Chain(RepetitionPenalty(1.2, scope=3))), "draw.RepetitionPenalty 1.2"),
         (Sample(temperature=[0.5, 1.0]), r"draw.temperature=\(0.5, 1.0\) must be one number"),
+        (Sample(watermark=KGW()), "draw.watermark=KGW"),
+        (Sample(watermark=GumbelWatermark()), "draw.watermark=GumbelWatermark"),
         (Beam(), "draw=Beam"),
         (Alternatives(), "draw=Alternatives"),
         (ArithmeticSample(), "draw=ArithmeticSample"),
     ],
-    ids=repr,
 )
 def test_draws_from_left_to_right_are_refused_by_name(draw: Any, name: str) -> None:
     with pytest.raises(ArgumentValueError, match=name):

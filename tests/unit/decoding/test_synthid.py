@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from minitx.decoding.stopping import Stop
 from torch import Tensor
 
 import minitx
@@ -25,6 +24,7 @@ from minitx.decoding import (
     SynthID,
 )
 from minitx.decoding.generate import generate
+from minitx.decoding.text.stopping import Stop
 from minitx.decoding.watermark.gumbel import KeyedRace
 from minitx.decoding.watermark.synthid import tournament
 from tests.unit.decoding.chi_square import ALPHA, fit, independence, kolmogorov_smirnov

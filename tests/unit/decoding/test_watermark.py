@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from minitx.decoding.stopping import Stop
 from torch import Tensor
 
 import minitx
@@ -28,6 +27,7 @@ from minitx.decoding import (
 from minitx.decoding.generate import generate
 from minitx.decoding.generation_config import read_settings
 from minitx.decoding.processors.base import LogitsProcessor
+from minitx.decoding.text.stopping import Stop
 from minitx.decoding.watermark import hashing
 from tests.unit.decoding.chi_square import kolmogorov_smirnov
 from tests.unit.decoding.histories import history, logits_of
