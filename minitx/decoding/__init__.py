@@ -115,6 +115,9 @@ from minitx.decoding.trees.eagle import EagleHead as EagleHead
 from minitx.decoding.trees.eagle_draft import EagleDraft as EagleDraft
 from minitx.decoding.trees.jacobi import Jacobi as Jacobi
 from minitx.decoding.trees.lookahead import Lookahead as Lookahead
+from minitx.decoding.trees.medusa import MedusaDraft as MedusaDraft
+from minitx.decoding.trees.medusa import MedusaHeads as MedusaHeads
+from minitx.decoding.trees.model_draft import TreeModel as TreeModel
 from minitx.decoding.watermark.green import KGW as KGW
 from minitx.decoding.watermark.green import GreenDetection as GreenDetection
 from minitx.decoding.watermark.green import Unigram as Unigram
@@ -122,8 +125,5 @@ from minitx.decoding.watermark.gumbel import GumbelDetection as GumbelDetection
 from minitx.decoding.watermark.gumbel import GumbelWatermark as GumbelWatermark
 from minitx.decoding.watermark.synthid import SynthID as SynthID
 from minitx.decoding.watermark.synthid import SynthIDDetection as SynthIDDetection
-from minitx.decoding.trees.medusa import MedusaDraft as MedusaDraft
-from minitx.decoding.trees.medusa import MedusaHeads as MedusaHeads
-from minitx.decoding.trees.model_draft import TreeModel as TreeModel
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")
