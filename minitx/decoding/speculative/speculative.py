@@ -157,6 +157,9 @@ class Speculative(Strategy):
         check_type("draft", self.draft, Draft, "a draft", example)
         if type(self.target) not in (Greedy, Sample):
             raise ArgumentTypeError("target", self.target, "Greedy(...) or Sample(...)")
+        if getattr(self.target.watermark, "draws", False):
+            hint = "drafts are accepted by draws of their own"
+            raise ArgumentValueError("target", self.target, "without a GumbelWatermark", hint)
         hint = "the number of tokens to draft"
         set_frozen(self, tokens=check_integer("tokens", self.tokens, 1, _MOST_TOKENS, hint))
         check_choice("verify", self.verify, get_args(Verify))
