@@ -112,8 +112,11 @@ from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.speculative.draft import Draft as Draft
 from minitx.decoding.speculative.draft_model import DraftModel as DraftModel
+from minitx.decoding.speculative.early_exit import EarlyExit as EarlyExit
+from minitx.decoding.speculative.lengths import Dynamic as Dynamic
 from minitx.decoding.speculative.lookup import PromptLookup as PromptLookup
 from minitx.decoding.speculative.speculative import Speculative as Speculative
+from minitx.decoding.speculative.suffix import SuffixDraft as SuffixDraft
 from minitx.decoding.strategy import Strategy as Strategy
 from minitx.decoding.trees.eagle import EagleHead as EagleHead
 from minitx.decoding.trees.eagle_draft import EagleDraft as EagleDraft

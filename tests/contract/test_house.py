@@ -97,7 +97,7 @@ ROOMS = {
     "decoding/grammar": 2_010,
     "decoding/processors": 1_250,
     "decoding/rows": 90,
-    "decoding/speculative": 700,
+    "decoding/speculative": 870,
     "decoding/samplers": 340,
     "decoding/watermark": 510,
     "cli": 960,
