@@ -55,7 +55,8 @@ class GenerationOptions(TypedDict, total=False):
         e.g. embeddings of an image; the ids at those positions are placeholders. With LongRoPE, such a row
         must not grow beyond the original context length.
     guidance: other distributions that change the model's at every step, before the processors: of other
-        prompts (`ClassifierFree`, `ContextAware`) or models (`ContrastiveDecoding`, `Experts`, `Ensemble`).
+        prompts (`ClassifierFree`, `ContextAware`), models (`ContrastiveDecoding`, `Experts`, `Ensemble`) or
+        layers (`DoLa`), of the text so far (`FSD`), or of a function (`ScoreFunction`).
     """
 
     max_new_tokens: int | None
