@@ -37,7 +37,11 @@ from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree
 from minitx.decoding.guidance.contrast import ContextAware as ContextAware
 from minitx.decoding.guidance.contrast import ContrastiveDecoding as ContrastiveDecoding
 from minitx.decoding.guidance.contrast import Experts as Experts
+from minitx.decoding.guidance.contrastive_search import ContrastiveSearch as ContrastiveSearch
+from minitx.decoding.guidance.dola import DoLa as DoLa
 from minitx.decoding.guidance.ensemble import Ensemble as Ensemble
+from minitx.decoding.guidance.fsd import FSD as FSD
+from minitx.decoding.guidance.score_function import ScoreFunction as ScoreFunction
 from minitx.decoding.guidance.session import open_session as open_session
 from minitx.decoding.parallel.entropy_bound import EntropyBound as EntropyBound
 from minitx.decoding.parallel.fill import fill as fill

@@ -143,7 +143,7 @@ class _Call:
         if (chunk := options.get("prefill_chunk")) is not None:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
-        embeds = self._embeds(rows, most)
+        embeds, guidance = self._embeds(rows, most), self.settings and self.settings.guidance
         call = GuidedCall(self.model, rows, sources, most, self.tokenizer, embeds is not None)
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
         return GenerationRequest(
@@ -161,7 +161,7 @@ class _Call:
             logprobs=logprobs,
             top_logprobs=top,
             prefill_chunk=chunk,
-            guidance=resolve_guidance(options.get("guidance"), call),
+            guidance=resolve_guidance(options.get("guidance", guidance), call),
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:
