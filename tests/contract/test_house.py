@@ -92,7 +92,7 @@ ROOMS = {
     "decoding/rows": 90,
     "decoding/speculative": 700,
     "decoding/samplers": 340,
-    "decoding/trees": 480,
+    "decoding/trees": 1_130,
     "cli": 1_155,
     "cli/inside": 200,
     "architectures/decoders/qwen3.py": 25,
