@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.search.constrained import LexicalBeam as LexicalBeam
     from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
     from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
-    from minitx.decoding.stopping import Stop as Stop
+    from minitx.decoding.text.stopping import Stop as Stop
     from minitx.inspect.explain import Explanation as Explanation
     from minitx.inspect.explain import explain as explain
     from minitx.layers.activation import register_activation as register_activation
@@ -99,7 +99,7 @@ _NAMES = {  # module -> its public names
     "decoding.search.constrained": "LexicalBeam",
     "decoding.search.diverse": "DiverseBeam",
     "decoding.search.stochastic": "StochasticBeam",
-    "decoding.stopping": "Stop",
+    "decoding.text.stopping": "Stop",
     "inspect.explain": "Explanation explain",
     "layers.activation": "register_activation",
     "layers.attention": "register_attention",

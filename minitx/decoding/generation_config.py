@@ -18,20 +18,27 @@ from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.special_tokens import parse_end_tokens
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
+from minitx.decoding.watermark.config import read_watermark
 from minitx.validation import check_integer
 
-# Settings that minitx does not implement, with the value at which they do nothing, if there is one.
+# Settings that are no field of a strategy here, with the value at which they do nothing, if there is one.
 _UNSUPPORTED: Mapping[str, Any] = {
     **dict.fromkeys(("dola_layers", "constraints", "force_words_ids", "forced_decoder_ids", "max_time")),
-    **dict.fromkeys(("watermarking_config", "prompt_lookup_num_tokens")),
+    "prompt_lookup_num_tokens": None,
     "num_beam_groups": 1,
     "penalty_alpha": 0,
     "guidance_scale": 1,
     "token_healing": False,
 }
-_STRATEGIES = {"num_beam_groups": "DiverseBeam(...)", "force_words_ids": "LexicalBeam(...)"}
+_INSTEAD = {
+    "num_beam_groups": "strategy=DiverseBeam(...)",
+    "force_words_ids": "strategy=LexicalBeam(...)",
+    "max_time": "stop=Stop(seconds=...)",
+    "token_healing": "generate(..., heal=True)",
+}
 _SAMPLES = "num_return_sequences"
+_RENAMED = {"watermarking_config": "watermark"}
 _COUNTS = ("max_new_tokens", "min_new_tokens", "max_length")
 # Keys without an effect on the tokens: ids that special_tokens.py reads, caches, outputs, and faster ways.
 _IGNORED = frozenset(
@@ -98,12 +105,12 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
     Raises:
         ValueError: as `generation_settings`.
     """
-    stated = {name: value for name, value in config.items() if value is not None}
+    stated = {_RENAMED.get(name, name): value for name, value in config.items() if value is not None}
     for name, neutral in _UNSUPPORTED.items():
         if stated.get(name) not in (None, [], neutral):
             hint = ", which minitx does not implement"
-            if name in _STRATEGIES:
-                hint = f": use strategy={_STRATEGIES[name]}"
+            if name in _INSTEAD:
+                hint = f": use {_INSTEAD[name]}"
             raise ValueError(f"{file} asks for {name}={stated[name]!r:.60}{hint}.")
     known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED, [_SAMPLES])
     if unknown := sorted(set(stated) - known):
@@ -131,6 +138,8 @@ def _plain(name: str, value: Any) -> Any:
     """Converts the JSON value of a strategy's field: an empty list means None."""
     if isinstance(value, list) and not value:
         return None
+    if name == "watermark":
+        return read_watermark(value)
     if name == "forced_bos_token_id" and isinstance(value, list) and len(value) == 1:
         return value[0]
     if name == "sequence_bias" and isinstance(value, list):

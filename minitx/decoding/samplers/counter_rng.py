@@ -54,9 +54,9 @@ class CounterGumbel:
             raise ArgumentValueError("keys", keys, "one torch.long per row, of shape (B,)")
         self.keys = keys
         # Both halves of a key affect both words, even of similar keys such as 0 and 1.
-        low = _mixed((keys & _32_BITS) ^ 0x5BD1E995)
-        high = _mixed((keys >> 32 & _32_BITS) ^ low)
-        self._words = torch.stack([_mixed(low ^ high), high], dim=1)  # (B, 2)
+        low = mixed((keys & _32_BITS) ^ 0x5BD1E995)
+        high = mixed((keys >> 32 & _32_BITS) ^ low)
+        self._words = torch.stack([mixed(low ^ high), high], dim=1)  # (B, 2)
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
@@ -91,7 +91,7 @@ class CounterGumbel:
         """Returns the start and the odd stride of each row's counter at its position, (B,) each."""
         halves = torch.arange(2, device=self.keys.device)
         at = (position[:, None] if isinstance(position, Tensor) else position) * 2 + halves
-        start, stride = _mixed(self._words ^ _mixed(at)).unbind(dim=1)
+        start, stride = mixed(self._words ^ mixed(at)).unbind(dim=1)
         return start, stride | 1
 
 
@@ -141,7 +141,7 @@ def row_keys(
     return torch.tensor(keys, dtype=torch.long, device=device)
 
 
-def _mixed(number: Tensor) -> Tensor:
+def mixed(number: Tensor) -> Tensor:
     """Returns a bijective hash of integers below 2^32; flipping a bit flips each output bit half the time.
 
     Two rounds of xor-shift and multiplication, with constants that an exhaustive search found to leave
@@ -162,6 +162,6 @@ def _gumbel(counter: Tensor) -> Tensor:
     E = -ln(1 - u) for a uniform u, by log1p: a small u gives a small E with all 32 bits of u, by which rare
     tokens win. u lies in [2^-33, 1 - 2^-24], so that no noise is infinite: -inf would look like a ban.
     """
-    bits = _mixed(counter & _32_BITS)
+    bits = mixed(counter & _32_BITS)
     uniform = bits.to(torch.float32).mul_((1 - 2**-24) / 2**32).add_(2**-33)
     return uniform.neg_().log1p_().neg_().log_().neg_()

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import Integers, Numbers, parameter
+from minitx.decoding.presets.orders import DEFAULT, ORDERS
 from minitx.decoding.processors import reshape, thresholds
 from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
-from minitx.decoding.strategy import Order, Strategy
+from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentValueError
 
 
@@ -40,7 +41,6 @@ class Sample(Strategy):
     temperature: Numbers = parameter(
         Temperature,
         "divides the logits; below 1 is less random, above 1 more; 1: off. In a list, 0 makes its row greedy",
-        before={"llama.cpp": "renormalize_logits"},
     )
     top_h: Numbers | None = parameter(
         TopH, "keep the most probable tokens with at most X of the entropy, from 0 to 1 (arXiv:2509.02510)"
@@ -53,13 +53,11 @@ class Sample(Strategy):
         MinP,
         "drop tokens below P times the highest probability; 0: off (arXiv:2407.01082)",
         "P",
-        before={"vllm": "top_h"},
     )
     typical_p: Numbers = parameter(
         Typical,
         "keep tokens of typical surprise, of total probability P; 1: all (arXiv:2202.00666)",
         "P",
-        before={"llama.cpp": "top_p"},
     )
     epsilon_cutoff: Numbers = parameter(
         Epsilon, "drop tokens less probable than P, such as 3e-4; 0: off (arXiv:2210.15191)", "P"
@@ -70,7 +68,6 @@ class Sample(Strategy):
     top_n_sigma: Numbers = parameter(
         thresholds.TopNSigma,
         "keep logits at most X standard deviations below the largest; 0: all (arXiv:2411.07641)",
-        before={"llama.cpp": "top_k"},
     )
     top_a: Numbers = parameter(
         thresholds.TopA, "drop tokens below P times the square of the highest probability; 0: off", "P"
@@ -92,7 +89,6 @@ class Sample(Strategy):
         reshape.DynamicTemperature.from_numbers,
         "0.5,1.5: a temperature between these that grows with the entropy",
         "LOW,HIGH",
-        before={"llama.cpp": "renormalize_logits"},
     )
     entropy_temperature: tuple[float, ...] | None = parameter(
         reshape.EntropyTemperature.from_numbers,
@@ -108,13 +104,15 @@ class Sample(Strategy):
     entmax_alpha: Numbers = parameter(
         reshape.Entmax, "from 1, the softmax, to 2, sparsemax: ever fewer tokens (arXiv:2004.02644)", "ALPHA"
     )
-    order: Order = parameter(
-        None, 'whose order of steps: "transformers", "vllm" or "llama.cpp"', "NAME", off="transformers"
-    )
+    order: str = parameter(None, f"whose order of steps: {', '.join(ORDERS)}", "NAME", off=DEFAULT)
 
     _order: ClassVar[str] = "order"
+    _keyed: ClassVar[bool] = True
 
     def _sampler(self, call: SamplerArguments) -> Sampler:
+        keyed = None if self.watermark is None else self.watermark.sampler(call)
+        if keyed is not None:
+            return keyed
         if call.generator is None:
             seed = int(torch.randint(2**62, ())) if call.seed is None else call.seed
             return self._from_seed(seed, call)

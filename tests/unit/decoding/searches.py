@@ -14,7 +14,7 @@ from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 
 VOCAB, EOS = 5, 0

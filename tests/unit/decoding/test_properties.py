@@ -15,6 +15,8 @@ from torch import Tensor
 
 import minitx.decoding as decoding
 from minitx.decoding import (
+    DRY,
+    KGW,
     AllowedTokens,
     AveragedXTC,
     BadWords,
@@ -39,7 +41,9 @@ from minitx.decoding import (
     NoRepeatNGram,
     PLess,
     PrefixAllowed,
+    PrefixBias,
     PresencePenalty,
+    RelativeFrequencyPenalty,
     RemoveInvalid,
     Renormalize,
     RepetitionPenalty,
@@ -47,14 +51,17 @@ from minitx.decoding import (
     Skew,
     Smoothing,
     SuppressTokens,
+    SynthID,
     TailFree,
     Temperature,
+    ThinkingBudget,
     TopA,
     TopH,
     TopK,
     TopNSigma,
     TopP,
     Typical,
+    Unigram,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
@@ -103,6 +110,7 @@ NUMERIC = {
     "repetition_penalty": Numeric(RepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "presence_penalty": Numeric(PresencePenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
     "frequency_penalty": Numeric(FrequencyPenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
+    "relative_frequency_penalty": Numeric(RelativeFrequencyPenalty, [-2.0, 0.0, 0.5, 20.0], 0.0),
     "encoder_repetition_penalty": Numeric(EncoderRepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "min_length": Numeric(MinLength, [0, 3, 5, 9], 0),
     "min_new_tokens": Numeric(MinNewTokens, [0, 1, 2, 9], 0),
@@ -126,11 +134,27 @@ OTHERS = {
     "dynamic_temperature": DynamicTemperature(0.5, 1.5),
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
+    "kgw": KGW(),
+    "unigram": Unigram(),
+    "synthid": SynthID(keys=[3, 5]),
+    "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
+    "prefix_bias": PrefixBias([4, 1, 2], 0.4),
+    "thinking_budget": ThinkingBudget(tokens=2, begin=[0], end=[5, 6]),
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay"}
+RAISING = {
+    "presence_penalty",
+    "frequency_penalty",
+    "relative_frequency_penalty",
+    "sequence_bias",
+    "logit_bias",
+    "decay",
+    "prefix_bias",
+    "kgw",
+    "unigram",
+}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
@@ -276,7 +300,7 @@ def test_the_argument_is_left_alone(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix"})
+    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix", "thinking_budget"})
 )
 @given(logits=LOGITS)
 @FEW
