@@ -103,7 +103,7 @@ ROOMS = {
     "decoding/watermark": 510,
     "cli": 960,
     "decoding/text": 380,
-    "decoding/trees": 480,
+    "decoding/trees": 1_140,
     "cli/inside": 200,
     "cli/strategies": 100,
     "cli/tasks": 245,
