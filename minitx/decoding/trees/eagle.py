@@ -52,6 +52,8 @@ class EagleHead(nn.Module):
             does not know.
     """
 
+    d2t: Tensor
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
         super().__init__()
@@ -216,7 +218,8 @@ class EagleHead(nn.Module):
         (R, T, E) -> (R, T, V or smaller)
         """
         if self.version == 3:
-            return self.lm_head(self.norm(predicted)).float()
+            logits: Tensor = self.lm_head(self.norm(predicted))
+            return logits.float()
         output: ModelOutput = model.apply_head(predicted.to(model.dtype), None, None, None)
         assert output.logits is not None, "a language model has logits"
         return output.logits.float()

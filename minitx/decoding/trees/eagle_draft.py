@@ -158,7 +158,8 @@ class EagleDrafter:
         positions = (session.context.length[:, None] - 1 - time + steps).clamp(min=0)
         words = self._head.words(session.context.last(time).clamp(min=0), session.model)
         mask = None if bool(real.all()) else real
-        return self._head(features, words, mask, positions, self._cache)[:, -1]
+        predicted: Tensor = self._head(features, words, mask, positions, self._cache)
+        return predicted[:, -1]
 
     def _continue(
         self, session: TreeSession, level: Level, real: Tensor, depth: int, first: int
