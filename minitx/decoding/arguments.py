@@ -18,6 +18,7 @@ from minitx.decoding.generation_config import GenerationSettings, read_settings
 from minitx.decoding.parameters import Integers, check_size
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
+from minitx.decoding.processors.xtc import processor_keys
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
@@ -137,6 +138,7 @@ class _Call:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
+        sampler = self.strategy.sampler(history, per_prompt, device=model.device, **draws)
         return GenerationRequest(
             prompts=rows,
             sources=sources,
@@ -144,7 +146,8 @@ class _Call:
             vocab_size=vocab_size,
             num_samples=samples,
             chain=chain,
-            sampler=self.strategy.sampler(history, per_prompt, device=model.device, **draws),
+            sampler=sampler,
+            keys=processor_keys(sampler, chain, len(rows) * per_prompt),
             stop=self.stop.resolved(end_tokens(model, self.tokenizer), vocab_size, self.tokenizer),
             max_new_tokens=most,
             min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),

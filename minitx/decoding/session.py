@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from minitx.decoding.parameters import check_size
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
-from minitx.decoding.processors.context import Context
+from minitx.decoding.processors.context import Context, spread
 from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
 from minitx.models import EncoderDecoderModel
@@ -356,8 +356,8 @@ class TokenHistory:
             sources = [source for source in request.sources for _ in range(copies)]
             encoder_tokens, _ = pad_right(sources, 0, device)
             encoder_length = torch.tensor([*map(len, sources)], device=device)
-        eos, limit = request.stop.eos, request.max_new_tokens
-        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length)
+        eos, limit, keys = request.stop.eos, request.max_new_tokens, spread(request.keys, len(rows))
+        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length, keys)
 
     def append(self, token: Tensor) -> None:
         """Appends a token (R,) to each row."""
