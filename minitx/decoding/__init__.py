@@ -70,9 +70,11 @@ from minitx.decoding.processors.constraints import PrefixAllowed as PrefixAllowe
 from minitx.decoding.processors.constraints import SuppressTokens as SuppressTokens
 from minitx.decoding.processors.context import Context as Context
 from minitx.decoding.processors.dry import DRY as DRY
+from minitx.decoding.processors.feedback import AdaptiveP as AdaptiveP
+from minitx.decoding.processors.feedback import Mirostat as Mirostat
+from minitx.decoding.processors.feedback import MirostatV1 as MirostatV1
 from minitx.decoding.processors.forcing import PrefixBias as PrefixBias
 from minitx.decoding.processors.forcing import ThinkingBudget as ThinkingBudget
-from minitx.decoding.processors.infilling import Infill as Infill
 from minitx.decoding.processors.penalties import EncoderNoRepeatNGram as EncoderNoRepeatNGram
 from minitx.decoding.processors.penalties import EncoderRepetitionPenalty as EncoderRepetitionPenalty
 from minitx.decoding.processors.penalties import FrequencyPenalty as FrequencyPenalty
@@ -100,6 +102,7 @@ from minitx.decoding.processors.truncation import TopH as TopH
 from minitx.decoding.processors.truncation import TopK as TopK
 from minitx.decoding.processors.truncation import TopP as TopP
 from minitx.decoding.processors.truncation import Typical as Typical
+from minitx.decoding.processors.xtc import XTC as XTC
 from minitx.decoding.request import GenerationRequest as GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives as Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample as ArithmeticSample
@@ -122,6 +125,7 @@ from minitx.decoding.speculative.lookup import PromptLookup as PromptLookup
 from minitx.decoding.speculative.speculative import Speculative as Speculative
 from minitx.decoding.speculative.suffix import SuffixDraft as SuffixDraft
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.text.infill_filter import Infill as Infill
 from minitx.decoding.trees.eagle import EagleHead as EagleHead
 from minitx.decoding.trees.eagle_draft import EagleDraft as EagleDraft
 from minitx.decoding.trees.jacobi import Jacobi as Jacobi

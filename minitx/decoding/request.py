@@ -98,6 +98,8 @@ class GenerationRequest:
         num_samples: rows per prompt; of a search, hypotheses returned per prompt.
         chain: processes the logits.
         sampler: takes a token per row from the processed logits.
+        keys: (rows,) long, the random keys of the rows (of a search: of the prompts); None unless the chain
+            needs them.
         stop: conditions that end a row.
         max_new_tokens: most tokens per row.
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
@@ -115,6 +117,7 @@ class GenerationRequest:
     num_samples: int
     chain: Chain
     sampler: Sampler
+    keys: Tensor | None = None
     stop: ResolvedStop
     max_new_tokens: int
     min_new_tokens: list[int]

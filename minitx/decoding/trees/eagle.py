@@ -43,8 +43,9 @@ class EagleHead(nn.Module):
     """A draft head of version 1 and 2, whose files do not differ, or of version 3.
 
     Args:
-        config: content of its config.json: that of its decoder layers, of which version 1 may have `bias`, whether `fc`
-            has one (True if absent), and version 3 has `draft_vocab_size`, and may have `target_hidden_size`.
+        config: content of its config.json: that of its decoder layers. Version 1 may have `bias`, whether
+            `fc` has one (True if absent); version 3 has `draft_vocab_size`, and may have
+            `target_hidden_size`.
 
     Raises:
         ArgumentTypeError, ArgumentValueError, ValueError: a config that is no such head, or a key that minitx

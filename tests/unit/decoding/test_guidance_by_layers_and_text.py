@@ -150,7 +150,11 @@ def test_a_function_can_ban_candidates_and_return_tensors() -> None:
         assert all(int(row.max()) < 20 for row in result.sequences)
 
 
-@pytest.mark.parametrize("guidance", [DoLa("high"), FSD(), ScoreFunction(even, 5, 2.0)], ids=lambda guidance: type(guidance).__name__)
+@pytest.mark.parametrize(
+    "guidance",
+    [DoLa("high"), FSD(), ScoreFunction(even, 5, 2.0)],
+    ids=lambda guidance: type(guidance).__name__,
+)
 def test_batches_and_samples(guidance: Any) -> None:
     options: dict[str, Any] = {"max_new_tokens": 6, "stop": NO_END, "num_samples": 2, "guidance": guidance}
     result = minitx.generate(DEEP, PROMPTS, minitx.Sample(), seed=3, prefill_chunk=2, **options)
