@@ -98,7 +98,7 @@ ROOMS = {
     "decoding/rows": 90,
     "decoding/samplers": 340,
     "decoding/speculative": 870,
-    "decoding/text": 510,
+    "decoding/text": 570,
     "decoding/trees": 1_140,
     "decoding/watermark": 510,
     "cli": 960,
