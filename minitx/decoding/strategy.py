@@ -14,7 +14,7 @@ distribution, "llama.cpp" filters first. For a custom order pass a literal chain
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import get_annotations
 from typing import Any, ClassVar, Self
 
@@ -33,13 +33,14 @@ from minitx.decoding.parameters import (
     parameters_of,
 )
 from minitx.decoding.presets.orders import DEFAULT, in_order
-from minitx.decoding.processors import bias, constraints, penalties, temperature
+from minitx.decoding.processors import bias, constraints, forcing, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.dry import DRY, check_breakers
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
+from minitx.decoding.watermark.base import Watermark, watermark_step
 from minitx.habits import argument_hint, register_fields
 from minitx.validation import ArgumentValueError, check_type
 
@@ -126,8 +127,21 @@ class Strategy:
     begin_suppress_tokens: Sequence[int] | None = parameter(
         constraints.BeginSuppressTokens.beside_forced_bos, "ban these as the first generated token", "IDS"
     )
+    prefix_bias: tuple[Sequence[int], float] | None = parameter(
+        forcing.PrefixBias.from_pair,
+        'leads the output along a prefix until it leaves that: "([464, 3290], 0.5)" are ids and beta',
+        "CALL",
+    )
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
+    )
+    thinking_budget: forcing.ThinkingBudget | None = parameter(
+        forcing.ThinkingBudget.checked,
+        'ends thinking blocks that are too long: "ThinkingBudget(tokens=64, begin=[5], end=[6])"',
+        "CALL",
+    )
+    watermark: Watermark | None = parameter(
+        watermark_step, 'marks the text for a detector: "KGW(bias=2)", "SynthID(keys=[3, 5])"', "CALL"
     )
     renormalize_logits: bool = parameter(
         temperature.Renormalize, "the result are log-probabilities", off=False
@@ -138,6 +152,8 @@ class Strategy:
     _drawing: ClassVar[str] = "Sample"
     # The field with the order of the chain, if there is one.
     _order: ClassVar[str] = ""
+    # Whether a keyed sampler may take the place of the draw; a subclass has to state it anew.
+    _keyed: ClassVar[bool] = False
     # Whether whole sequences are compared, so that no token is certain before the end.
     searches = False
 
@@ -173,6 +189,11 @@ class Strategy:
         values = ((field, getattr(self, field.name)) for field in fields(self))
         changed = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default)
         return f"{type(self).__name__}({changed})"
+
+    @property
+    def lookahead(self) -> int:
+        """The number of tokens that `DecodingSession.crop` must be able to remove."""
+        return 0
 
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain of processors of all fields that are not off.
@@ -230,6 +251,12 @@ class Strategy:
         self._check_draws_nothing(seed=call.seed, generator=call.generator, num_samples=call.num_samples)
         return Argmax()
 
+    def forcing(self, token: int) -> Self:
+        """Returns the same strategy with a token that it forces as the second one of a row."""
+        if self.chain is None:
+            return replace(self, forced_bos_token_id=token)
+        return replace(self, chain=Chain(*self.chain.processors, constraints.ForcedBos(token)))
+
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Checks a request against this strategy; returns it, with another chain where one is needed."""
         request.chain.check_rows(len(request.prompts) * request.num_samples, request.num_samples)
@@ -255,6 +282,8 @@ class Strategy:
     def _check(self) -> None:
         """Checks the fields that no processor sees."""
         check_type("processors", self.processors, tuple, "a list of processors")
+        if getattr(self.watermark, "draws", False) and not vars(type(self)).get("_keyed"):
+            raise ArgumentValueError("watermark", self.watermark, "another; this one replaces Sample's draw")
         if self.chain is None:
             return
         example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"

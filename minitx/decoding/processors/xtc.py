@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minitx.decoding.counter import uniforms
 from minitx.decoding.processors.base import label
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
-from minitx.decoding.processors.counter import uniforms
 from minitx.decoding.processors.reshape import Shape
 from minitx.decoding.processors.truncation import keep_best
 from minitx.validation import ArgumentValueError, Interval

@@ -28,9 +28,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from minitx.decoding.counter import counters, key_words, mixed
 from minitx.decoding.parameters import to_plain
-from minitx.decoding.processors.counter import counters, key_words
-from minitx.decoding.processors.counter import mixed as _mixed
 from minitx.decoding.samplers.base import Device, Seed
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
@@ -80,6 +79,11 @@ class CounterGumbel:
         """Returns Gumbel noise (B, size). The k largest of logits + noise are k draws without replacement."""
         start, stride = self.counters(position)
         return _gumbel(torch.arange(size, device=start.device) * stride[:, None] + start[:, None])
+
+    def uniform(self, position: int | Tensor) -> Tensor:
+        """Returns one float64 in [0, 1) for each (key, position), (B,)."""
+        start, stride = self.counters(position)  # 32 random bits, and 31 above one that is set
+        return (start * 2**21 + (stride >> 11)).double() * 2.0**-53
 
     def counters(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """Returns the start and the odd stride of each row's counter at its position, (B,) each."""
@@ -138,6 +142,6 @@ def _gumbel(counter: Tensor) -> Tensor:
     E = -ln(1 - u) for a uniform u, by log1p: a small u gives a small E with all 32 bits of u, by which rare
     tokens win. u lies in [2^-33, 1 - 2^-24], so that no noise is infinite: -inf would look like a ban.
     """
-    bits = _mixed(counter & _32_BITS)
+    bits = mixed(counter & _32_BITS)
     uniform = bits.to(torch.float32).mul_((1 - 2**-24) / 2**32).add_(2**-33)
     return uniform.neg_().log1p_().neg_().log_().neg_()

@@ -133,6 +133,7 @@ class Sample(Strategy):
     order: str = parameter(None, f"whose order of steps: {', '.join(ORDERS)}", "NAME", off=DEFAULT)
 
     _order: ClassVar[str] = "order"
+    _keyed: ClassVar[bool] = True
 
     @classmethod
     def like(cls, library: str, **changes: Any) -> Self:
@@ -164,6 +165,9 @@ class Sample(Strategy):
                 raise ArgumentValueError(name, getattr(self, name), f"left out of {kind}", hint)
 
     def _sampler(self, call: SamplerArguments) -> Sampler:
+        keyed = None if self.watermark is None else self.watermark.sampler(call)
+        if keyed is not None:
+            return keyed
         if call.generator is None:
             seed = int(torch.randint(2**62, ())) if call.seed is None else call.seed
             return self._from_seed(seed, call)

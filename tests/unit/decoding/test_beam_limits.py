@@ -23,7 +23,7 @@ from minitx.decoding import (
 from minitx.decoding.arguments import resolve
 from minitx.decoding.generate import generate
 from minitx.decoding.request import GenerationOptions
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.searches import tiny, tokens
 
 MODEL = tiny(vocab_size=12, seed=3)

@@ -16,6 +16,7 @@ from torch import Tensor
 import minitx.decoding as decoding
 from minitx.decoding import (
     DRY,
+    KGW,
     XTC,
     AdaptiveP,
     AllowedTokens,
@@ -35,6 +36,7 @@ from minitx.decoding import (
     ForcedBos,
     ForcedEos,
     FrequencyPenalty,
+    Infill,
     LogitBias,
     MinLength,
     MinNewTokens,
@@ -44,6 +46,7 @@ from minitx.decoding import (
     NoRepeatNGram,
     PLess,
     PrefixAllowed,
+    PrefixBias,
     PresencePenalty,
     RelativeFrequencyPenalty,
     RemoveInvalid,
@@ -53,17 +56,21 @@ from minitx.decoding import (
     Skew,
     Smoothing,
     SuppressTokens,
+    SynthID,
     TailFree,
     Temperature,
+    ThinkingBudget,
     TopA,
     TopH,
     TopK,
     TopNSigma,
     TopP,
     Typical,
+    Unigram,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
+from tests.unit.decoding.vocabularies import byte_level
 
 SIZE = 9
 ROWS = [[1, 2, 3, 1, 2], [4, 4], [0, 1, 0, 1], [5]]
@@ -134,17 +141,33 @@ OTHERS = {
     "dynamic_temperature": DynamicTemperature(0.5, 1.5),
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
+    "kgw": KGW(),
+    "unigram": Unigram(),
+    "synthid": SynthID(keys=[3, 5]),
     "xtc": XTC(0.5, 0.05),
     "mirostat": Mirostat(1.0),
     "mirostat_v1": MirostatV1(1.0),
     "adaptive_p": AdaptiveP(0.4),
     "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
+    "infill": Infill(byte_level()),
+    "prefix_bias": PrefixBias([4, 1, 2], 0.4),
+    "thinking_budget": ThinkingBudget(tokens=2, begin=[0], end=[5, 6]),
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "relative_frequency_penalty"}
-RAISING |= {"sequence_bias", "logit_bias", "decay", "adaptive_p"}
+RAISING = {
+    "presence_penalty",
+    "frequency_penalty",
+    "relative_frequency_penalty",
+    "sequence_bias",
+    "logit_bias",
+    "decay",
+    "adaptive_p",
+    "prefix_bias",
+    "kgw",
+    "unigram",
+}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
@@ -291,7 +314,7 @@ def test_the_argument_is_left_alone(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix"})
+    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix", "thinking_budget"})
 )
 @given(logits=LOGITS)
 @FEW

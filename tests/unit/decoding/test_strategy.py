@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import Beam, Chain, Context, Greedy, Sample, Strategy, Temperature, TopK
+from minitx.decoding import (
+    Beam,
+    Chain,
+    Context,
+    Greedy,
+    Sample,
+    Strategy,
+    Temperature,
+    ThinkingBudget,
+    TopK,
+    Unigram,
+)
 from tests.unit.decoding.histories import history, logits_of
 
 SIZE = 10
@@ -50,6 +61,8 @@ EXAMPLES: dict[str, Any] = {
     "renormalize_logits": True,
     "min_length": 6,
     "processors": [own],
+    "prefix_bias": ([4, 4, 5], 0.5),
+    "thinking_budget": ThinkingBudget(tokens=0, begin=[1], end=[3]),
     "order": "llama.cpp",
     "chain": Chain(TopK(1)),
     "temperature": 0.5,
@@ -74,6 +87,7 @@ EXAMPLES: dict[str, Any] = {
     "smoothing": 0.3,
     "skew": 0.5,
     "entmax_alpha": 1.5,
+    "watermark": Unigram(ratio=0.3),
 }
 # Fields that work only beside others, or at another place.
 BESIDE: dict[str, dict[str, Any]] = {
