@@ -2,14 +2,14 @@
 
 A strategy drives a session: it reads `logits`, chooses tokens and calls `step`. Searches also `reorder` the
 rows; speculative decoding steps over several tokens and calls `crop` for those that it rejects, per row;
-guidance and contrastive decoding run a second session beside the first. `loop.py` and `search/` hold such
-strategies.
+`guidance/session.py` runs further sessions beside the first. `loop.py` and `search/` hold such strategies.
 
 P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a step, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from minitx.decoding.rows.checks import check_rows, check_tokens
 from minitx.decoding.rows.history import PREALLOCATED, TokenHistory
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
+from minitx.models.output import ModelOutput
 from minitx.models.taps import scope_of
 from minitx.validation import ArgumentValueError, check_integer_dtype, check_shape, check_type
 
@@ -48,6 +49,7 @@ class DecodingSession:
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
+        observers: functions that get the output of every forward of the model.
     """
 
     def __init__(self, model: CausalModel, request: GenerationRequest, *, lookahead: int = 0) -> None:
@@ -61,7 +63,7 @@ class DecodingSession:
             TypeError, ValueError: not a request, or not a model for the next token in eval mode.
         """
         check_type("request", request, GenerationRequest, "a GenerationRequest")
-        self.model, self.request = check_causal_model(model), request
+        self.model, self.request, self._decode = check_causal_model(model), request, model.decode
         self._lookahead = check_size("lookahead", lookahead, hint="the number of tokens to remove")
         self.cross_attention: Tensor | None = None
         self.scores: list[float] = []
@@ -71,6 +73,7 @@ class DecodingSession:
         # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
         self._longrope_limit = model.original_contexts.get("longrope")
         self._model_options: dict[str, Any] = {}
+        self.observers: list[Callable[[ModelOutput], None]] = []
 
     def __getattr__(self, name: str) -> Any:
         """Raises the error for an attribute that is not set; of those that `start` sets, a ValueError."""
@@ -187,9 +190,7 @@ class DecodingSession:
         """
         if rows is not None:
             check_rows(rows, len(self.history), self.cache.num_sources, within_prompts)
-        tokens = check_tokens(self.model, tokens, len(self.history) if rows is None else len(rows)).to(
-            self.device
-        )
+        tokens = check_tokens(self.model, tokens, len(self.history if rows is None else rows)).to(self.device)
         time = tokens.shape[1]
         refill = self.history.crosses(self._longrope_limit, time, rows)
         self._check_refill(refill)
@@ -218,6 +219,7 @@ class DecodingSession:
             self._refill()
         else:
             self._forward(self._continued(tokens, start), keep=time)
+        self._follow(tokens)
         if self._stateful:
             scores: Any = (self._chain_input, *self._logits[:-1])
             for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
@@ -269,8 +271,7 @@ class DecodingSession:
         if most == 0:
             return
         if self._stateful and most >= len(self._states):
-            hint = "the chain has stateful processors"
-            raise ArgumentValueError("length", length, "reached within the last step", hint)
+            raise ArgumentValueError("length", length, "reached within the last step", "the chain has states")
         known = most < len(self._logits)
         refill = self.history.crosses(self._longrope_limit, -most)
         refill |= self._longrope_limit is not None and (fewest < most or not known)
@@ -298,9 +299,7 @@ class DecodingSession:
     def raise_for_empty_rows(self, rows: Tensor, index: int | None = None) -> None:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`.
 
-        Args:
-            rows: (R,) bool.
-            index: of a token in the last step, as for `process_step`; None for the last `process`.
+        `index` is that of a token in the last step, as for `process_step`; None for the last `process`.
         """
         last = (self.logits if self._chain_input is None else self._chain_input, self.context, self.states)
         self.request.chain.raise_for_empty_rows(*(last if index is None else self._after(index)), rows)
@@ -351,10 +350,10 @@ class DecodingSession:
 
     def _rerun(self) -> None:
         """Runs the last token of each row again, for the logits after it."""
-        if not self._cut([1] * len(self.history)):
+        if self._cut([1] * len(self.history)):
+            self._forward(self._continued(self.context.last(1), self.context.length - 1))
+        else:
             self._refill()
-            return
-        self._forward(self._continued(self.context.last(1), self.context.length - 1))
         self._chain_input = self._logits[-1]
 
     def _continued(self, tokens: Tensor, start: Tensor) -> PaddedBatch:
@@ -380,8 +379,13 @@ class DecodingSession:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
         if scope := scope_of(self.model):
             scope.rows = self.history.prompts, self.context.length
-        out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
+        out = self._decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)
         self.cross_attention = None if weights is None else weights[:, :, -1].float().mean(dim=1)
+        for observer in self.observers:
+            observer(out)
+
+    def _follow(self, tokens: Tensor) -> None:
+        """Changes the logits of a step over tokens (R, K) before the chain sees them, as guidance does."""

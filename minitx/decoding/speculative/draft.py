@@ -9,13 +9,14 @@ R rows, K drafted tokens of the row with the most, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from minitx.decoding.output import Event
 from minitx.decoding.processors.context import Context
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
@@ -99,6 +100,15 @@ class Draft:
     def start(self, call: DraftCall) -> Drafter:
         """Returns the drafter of one generation."""
         raise NotImplementedError
+
+    def generate(self, session: DecodingSession, strategy: Any) -> Iterator[list[Event]] | None:
+        """Generates by a loop of the draft's own; None for that of `Speculative`, which calls `start`.
+
+        Args:
+            session: not yet started.
+            strategy: the `Speculative(...)` of the call.
+        """
+        return None
 
     def batch_invariant(self) -> bool:
         """Whether finished rows can leave the batch."""

@@ -118,6 +118,8 @@ class Speculative(Strategy):
             )
         request, model = session.request, session.model
         self.draft.check(model, request)
+        if (events := self.draft.generate(session, self)) is not None:
+            return events
         limit = model.original_contexts.get("dynamic")
         longest = max(map(len, request.prompts)) + request.max_new_tokens + self.lookahead
         if limit is not None and longest > limit:
@@ -158,6 +160,9 @@ class Speculative(Strategy):
         check_type("draft", self.draft, Draft, "a draft", example)
         if type(self.target) not in (Greedy, Sample):
             raise ArgumentTypeError("target", self.target, "Greedy(...) or Sample(...)")
+        if getattr(self.target.watermark, "draws", False):
+            hint = "drafts are accepted by draws of their own"
+            raise ArgumentValueError("target", self.target, "without a GumbelWatermark", hint)
         if not isinstance(self.tokens, Dynamic) and self.tokens != "dynamic":
             hint = 'the number of tokens to draft, or "dynamic"'
             set_frozen(self, tokens=check_integer("tokens", self.tokens, 1, _MOST_TOKENS, hint))

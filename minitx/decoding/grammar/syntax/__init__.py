@@ -1,0 +1,1 @@
+"""What grammars are written in: regular expressions, GBNF, Lark, JSON schemas."""
