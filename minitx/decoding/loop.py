@@ -38,8 +38,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     request = session.request
     if request.max_new_tokens == 0:
         return
-    count, samples = len(request.prompts) * request.num_samples, request.num_samples
-    rows = [RowState.of(request, number // samples, number) for number in range(count)]
+    rows = RowState.all_of(request)
     session.start(request.num_samples)
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
@@ -96,6 +95,12 @@ class RowState:
         repeated = request.repeated[prompt] if request.repeated else 0
         return cls(request, request.prompts[prompt], request.min_new_tokens[number], number, repeated)
 
+    @classmethod
+    def all_of(cls, request: GenerationRequest) -> list[Self]:
+        """The rows of a request that is no search: the samples of each prompt, prompt after prompt."""
+        numbers = range(len(request.prompts) * request.num_samples)
+        return [cls.of(request, number // request.num_samples, number) for number in numbers]
+
     def copy(self) -> RowState:
         """Returns a copy that can be continued independently."""
         other = copy(self)
@@ -103,12 +108,12 @@ class RowState:
         other._text = None if self._text is None else self._text.copy()
         return other
 
-    def push(self, token: int, late: bool = False) -> tuple[str, FinishReason | None]:
+    def push(self, token: int, late: bool | None = None) -> tuple[str, FinishReason | None]:
         """Appends a token; returns the text that is certain now, and why the row ends here, if it does.
 
         Args:
             token: its id.
-            late: the seconds of the call are over.
+            late: the seconds of the call are over; None looks at the time.
         """
         self._tokens.append(token)
         may_stop = len(self._tokens) >= self._min_new_tokens
@@ -124,7 +129,7 @@ class RowState:
             self.reason = "stop"
         elif self.reason is None and len(self._tokens) == self._max_new_tokens:
             self.reason = "length"
-        elif self.reason is None and may_stop and late:
+        elif self.reason is None and may_stop and (self._stop.is_late if late is None else late):
             self.reason = "time"
         if self._text is not None and self.reason is not None and not ended:
             text += self._text.finish()

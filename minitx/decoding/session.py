@@ -26,6 +26,7 @@ from minitx.decoding.rows.checks import check_rows, check_tokens
 from minitx.decoding.rows.history import PREALLOCATED, TokenHistory
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
+from minitx.models.output import ModelOutput
 from minitx.models.taps import scope_of
 from minitx.validation import ArgumentValueError, check_integer_dtype, check_shape, check_type
 

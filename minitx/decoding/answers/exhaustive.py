@@ -71,11 +71,11 @@ def exhaustive(
         prompt: one prompt.
         strategy: its processors apply; greedy or sampling, not a search.
         max_sequences: the most sequences, finished ones and beginnings, that are enumerated.
-        options: of `generate`: max_new_tokens, min_new_tokens, stop without strings, tokenizer, grammar,
+        options: of `generate`: max_new_tokens, min_new_tokens, stop with tokens alone, tokenizer, grammar,
             decoder_prompts and prefill_chunk; the others have no effect here and are refused.
 
     Raises:
-        TypeError, ValueError: as `generate`; a search or a keyed draw; stop strings; more sequences.
+        TypeError, ValueError: as `generate`; a search or a keyed draw; other stop conditions; more sequences.
     """
     check_names(exhaustive, options, _OPTIONS)
     most = check_size("max_sequences", max_sequences, 1)
@@ -85,8 +85,9 @@ def exhaustive(
         raise ArgumentValueError("strategy", strategy, "one of processors alone, no search or keyed draw")
     if len(request.prompts) != 1:
         raise ArgumentValueError("prompt", prompt, "one prompt")
-    if request.stop.strings:
-        raise ArgumentValueError("stop", options.get("stop"), "without strings", "use end or stop tokens")
+    if request.stop.needs_rows or request.stop.deadline is not None:
+        expected = "without strings, regex, function, repetition and seconds"
+        raise ArgumentValueError("stop", options.get("stop"), expected, "use end or stop tokens")
     finished = sorted(_enumerate(DecodingSession(model, request), most), key=lambda pair: -pair[1])
     sequences = [row for row, _ in finished]
     log_probs = torch.tensor([score for _, score in finished], dtype=torch.float64)

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.decoding.grammar.automaton import DEAD, START, START_OF_TEXT, Automaton
 from minitx.decoding.grammar.network import Network
@@ -115,20 +116,16 @@ class TokenAutomaton:
 
     def following(self, state: int) -> Tensor:
         """Returns the state after each token, (V,) long; DEAD for those without text."""
-        tree, automaton = self.vocabulary.tree, self.automaton
-        states = torch.tensor([state])
-        ends = torch.full_like(self._classes, DEAD)
-        for first, parents in tree.levels:
-            classes = self._classes[first : first + len(parents)]
-            states = automaton.following(states[parents], classes)
-            ends[first : first + len(parents)] = states
-            if not bool(states.any()):
-                break
-        return ends[tree.node]
+        tree = self.vocabulary.tree
+        states = self.automaton.walk(state, self._levels)
+        states[0] = DEAD  # the root, where tokens without text are
+        return F.pad(states, (0, len(tree.byte) - len(states)), value=DEAD)[tree.node]
 
     def _use(self, automaton: Automaton) -> None:
+        tree = self.vocabulary.tree
+        classes = automaton.classes[tree.byte]
         self.automaton = automaton
-        self._classes = automaton.classes[self.vocabulary.tree.byte]  # (N,)
+        self._levels = [(parents, classes[first : first + len(parents)]) for first, parents in tree.levels]
 
     def _mask(self, state: int) -> Tensor:
         if state <= DEAD:  # a row that has ended takes any token, a dead one none
@@ -138,7 +135,8 @@ class TokenAutomaton:
         if self._live is not None:
             mask &= torch.isin(following, torch.tensor([*self._live]))
         if self._usable is not None:
-            mask &= self._usable
+            free = [s for s in torch.unique(following).tolist() if self._lazy and self.automaton.is_free(s)]
+            mask &= self._usable | torch.isin(following, torch.tensor(free))
         if self.vocabulary.first_only and state == self.start_of_text:
             mask[[*self.vocabulary.first_only]] = False
         if self._lazy and self.automaton.is_free(state):
@@ -149,15 +147,14 @@ class TokenAutomaton:
     def _explored(self, rules: Rules) -> bool:
         """Finds the states from which tokens can complete the text, where they cannot spell every byte.
 
-        Otherwise the tokens that consist of whole characters that can be spelled are used, and the texts
-        that consist of such characters: from each of their beginnings, single characters lead to the end.
+        If there are too many states, the texts of characters that are tokens are used, and the tokens that
+        end between characters: from there, single characters lead to the end.
 
         Returns:
             Whether `automaton` is set: there are few states, or only such tokens.
         """
         vocabulary = self.vocabulary
-        texts = {token for token, piece in enumerate(vocabulary.pieces) if piece}
-        if vocabulary.whole == texts:
+        if vocabulary.spells_itself:
             return False
         self._use(Automaton(Network(rules, EVERY)))
         before: dict[int, set[int]] = {}
@@ -174,7 +171,7 @@ class TokenAutomaton:
                     waiting.append(target)
         if waiting:
             usable = torch.zeros(len(vocabulary.pieces), dtype=torch.bool)
-            usable[[*vocabulary.whole]] = True
+            usable[[*vocabulary.texts]] = True
             self._usable = usable
             return False
         live, waiting = set[int](), deque(state for state in known if self.automaton.accepts(state))
@@ -212,9 +209,11 @@ def compile_grammar(
     if key not in compiled:
         trigger = tokenizer.token_to_id(rules.trigger) if rules.trigger else None
         triggers = {trigger} & {*tokenizer.special_ids}
-        compiled[key] = TokenAutomaton(
-            rules, vocabularies[size, tokens], ends, [t for t in triggers if t is not None]
-        )
+        special = [token for token in triggers if token is not None]
+        try:
+            compiled[key] = TokenAutomaton(rules, vocabularies[size, tokens], ends, special)
+        except ArgumentValueError as error:
+            raise ArgumentValueError("grammar", grammar, error.expected, error.hint) from error
         if len(compiled) > _MOST_GRAMMARS:
             compiled.popitem(last=False)
     compiled.move_to_end(key)

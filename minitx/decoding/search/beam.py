@@ -194,7 +194,7 @@ class _BeamRows:
         for place, rows in enumerate(self._candidates):
             for number, row in enumerate(rows):
                 if not ends[place][number]:
-                    row.push(tokens[place][number])
+                    row.push(tokens[place][number], late=False)
                     ends[place][number] = row.reason is not None
         return torch.tensor(ends, device=candidates.ends.device)
 

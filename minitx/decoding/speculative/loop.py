@@ -41,8 +41,7 @@ class SpeculativeLoop:
         self.session, self.draft, self.verification, self.lengths = session, draft, verification, lengths
         request = session.request
         self.randomness = Randomness.of(request.sampler)
-        prompts = [prompt for prompt in request.prompts for _ in range(request.num_samples)]
-        self.states = [RowState(request, *row) for row in zip(prompts, request.min_new_tokens, strict=True)]
+        self.states = RowState.all_of(request)
         self.rows = list(range(len(self.states)))  # those that are in the batch
         self.may_leave = request.chain.batch_invariant and draft.batch_invariant() and self.randomness.per_row
         self.drafter: Drafter

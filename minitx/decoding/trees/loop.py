@@ -79,8 +79,7 @@ def walk_trees(
     request = session.request
     if request.max_new_tokens == 0:
         return
-    prompts = [prompt for prompt in request.prompts for _ in range(request.num_samples)]
-    rows = [RowState(request, *row) for row in zip(prompts, request.min_new_tokens, strict=True)]
+    rows = RowState.all_of(request)
     session.start(request.num_samples)
     tree = TokenTree.chain(session.context.last(1))  # the first walk has no candidates
     yield from walk(session, tree, rule, rows, observe)

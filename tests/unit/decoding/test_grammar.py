@@ -313,6 +313,17 @@ def test_explain_shows_how_many_tokens_the_grammar_left() -> None:
     assert [step[1] for step in steps[1:]] == [("Regex", 1), ("Regex", 1)]
 
 
+def test_encoder_decoders() -> None:
+    tokenizer = minitx.load_tokenizer("minitx/tiny-seq2seq")
+    model: Any = minitx.load("minitx/tiny-seq2seq", dtype="float32")
+    spoken = Choices(["wˈɝld", "hˈɛloʊ", "hˈɛloʊz"])
+    for strategy in (minitx.Greedy(), minitx.Beam(num_beams=3)):
+        options: Any = {"max_new_tokens": 32, "tokenizer": tokenizer}
+        result = generate(model, ["hello", "world", "cat"], strategy, **options, grammar=spoken)
+        assert [*result.texts[:2]] == ["hˈɛloʊ", "wˈɝld"]
+        assert result.texts[2] in spoken.texts
+
+
 # --- values and refusals ---------------------------------------------------------------------------
 
 
@@ -348,7 +359,9 @@ def test_calls_are_checked_before_the_first_token() -> None:
     with pytest.raises(ValueError, match="matched by some text"):
         generate(model, [[5]], **{**options, "grammar": Regex("[^\\s\\S]")})
     spelled = small_tokenizer(b"a", b"b")
-    with pytest.raises(ValueError, match="matched by some text; none does, or the tokens cannot spell any"):
+    with pytest.raises(
+        ValueError, match=r"grammar=Regex\('ac'\) must be matched by some text; none does, or the"
+    ):
         generate(model_of(spelled), [[3]], **{**options, "tokenizer": spelled, "grammar": Regex("ac")})
     with pytest.raises(ValueError, match="by WordPiece"):
         generate(model, [[5]], **{**options, "tokenizer": word_piece(tidy=False)})

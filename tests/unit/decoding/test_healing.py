@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models
 
 import minitx
-from minitx.decoding import Alternatives, Beam, Chain, DiverseBeam, Greedy, Sample, StochasticBeam
+from minitx.decoding import (
+    Alternatives,
+    Beam,
+    Chain,
+    DiverseBeam,
+    Greedy,
+    Jacobi,
+    PromptLookup,
+    Sample,
+    Speculative,
+    StochasticBeam,
+)
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.text.healing import Healing, Vocabulary
 from minitx.decoding.text.stopping import Stop
@@ -198,6 +209,8 @@ STRATEGIES = [
     (Beam(num_beams=4), {"num_samples": 3}),
     (DiverseBeam(num_beams=4, num_beam_groups=2, diversity_penalty=1.0), {"num_samples": 2}),
     (StochasticBeam(num_beams=4), {"num_samples": 2, "seed": 3}),
+    (Speculative(target=Greedy(), draft=PromptLookup()), {}),
+    (Jacobi(), {}),
 ]
 
 

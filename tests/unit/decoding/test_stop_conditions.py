@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minitx.decoding import Jacobi, Lookahead, PromptLookup, Speculative
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Result
 from minitx.decoding.samplers.greedy import Greedy
@@ -221,6 +222,23 @@ def test_a_function_of_a_search_gets_the_prompt() -> None:
     assert result.finish_reasons == ["length", "length", "stop", "stop"]
 
 
+def test_functions_and_repetition_in_speculative_strategies() -> None:
+    """They get the rows and tokens of greedy decoding."""
+    calls: list[tuple[int, int]] = []
+
+    def third(row: int, tokens: list[int]) -> bool:
+        calls.append((row, len(tokens)))
+        return row == 2 and len(tokens) == 3
+
+    prompts, results = [[5, 7, 5, 7], [6], [5, 5, 5], [9, 8, 9]], []
+    for strategy in (Greedy(), Speculative(target=Greedy(), draft=PromptLookup()), Jacobi(), Lookahead()):
+        calls.clear()
+        stop = Stop(eos=(), function=third, repetition=(2, 3))
+        result = generate(MODEL, prompts, strategy, max_new_tokens=8, stop=stop)
+        results.append((ids_of(result), result.finish_reasons, sorted(calls)))
+    assert all(result == results[0] for result in results)
+
+
 def test_what_a_function_may_not_return() -> None:
     for value in (None, 1, "yes"):
         stop = Stop(function=lambda row, tokens, value=value: value)  # type: ignore[misc]
@@ -343,6 +361,13 @@ def test_a_search_has_its_least_tokens_before_it_ends_in_time(ticks: list[float]
         stop=Stop(eos=(), seconds=1),
     )
     assert [len(row) for row in ids_of(result)] == [4, 4]
+
+
+@pytest.mark.parametrize("strategy", [Speculative(target=Greedy(), draft=PromptLookup()), Jacobi()])
+def test_blocks_of_tokens_end_in_time(ticks: list[float], strategy: Any) -> None:
+    result = generate(MODEL, [[5, 7], [6]], strategy, max_new_tokens=40, stop=Stop(eos=(), seconds=9))
+    assert result.finish_reasons == ["time", "time"]
+    assert all(1 <= len(row) < 10 for row in result.sequences)
 
 
 def test_without_a_limit_no_clock_is_read(ticks: list[float]) -> None:
