@@ -109,13 +109,7 @@ class EagleHead(nn.Module):
         if head.version == 3 and _WORDS not in stored.tensors:
             head.embed_tokens = None
         names = head.names()
-        stored.check_names(set(names.values()), _UNUSED)
-        for own, name in names.items():
-            shape = head.state_dict()[own].shape
-            if stored.tensors[name].shape != shape:
-                raise ArgumentValueError(
-                    name, stored.tensors[name], f"of shape {tuple(shape)}, by its config"
-                )
+        stored.check_shapes({names[own]: tensor for own, tensor in head.state_dict().items()}, _UNUSED)
         head.to(dtype_of(stored.tensors, dtype))
         head.load_state_dict({own: stored.tensors[name] for own, name in names.items()})
         head.folder = stored

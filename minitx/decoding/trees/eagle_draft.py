@@ -56,7 +56,7 @@ class EagleDraft(TreeDraft):
         head = self.head
         if request.sources is not None:
             raise ArgumentValueError("draft", self, "for a model without an encoder")
-        check_sizes(self, model, request, head.target_size, head.vocab_size)
+        check_sizes(head, model, request, head.target_size, head.vocab_size)
         if head.version == 3 and len(model.decoder.layer_order) < 6:
             raise ArgumentValueError("draft", self, "of version 1 for a model of fewer than 6 layers")
         words = model.decoder_embedder.config.embedding_size
