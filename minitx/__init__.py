@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.generate import stream as stream
     from minitx.decoding.generation_config import GenerationSettings as GenerationSettings
     from minitx.decoding.generation_config import generation_settings as generation_settings
+    from minitx.decoding.guidance.contrastive_search import ContrastiveSearch as ContrastiveSearch
     from minitx.decoding.output import Event as Event
     from minitx.decoding.output import Result as Result
     from minitx.decoding.processors.chain import Chain as Chain
@@ -55,7 +56,9 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.search.constrained import LexicalBeam as LexicalBeam
     from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
     from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
-    from minitx.decoding.stopping import Stop as Stop
+    from minitx.decoding.text.infill import Sentinels as Sentinels
+    from minitx.decoding.text.infill import infill as infill
+    from minitx.decoding.text.stopping import Stop as Stop
     from minitx.inspect.explain import Explanation as Explanation
     from minitx.inspect.explain import explain as explain
     from minitx.layers.activation import register_activation as register_activation
@@ -87,6 +90,7 @@ _NAMES = {  # module -> its public names
     "RopeConfig Rotary SinusoidalPositions StackConfig TextInputs TransformConfig replace_in",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
+    "decoding.guidance.contrastive_search": "ContrastiveSearch",
     "decoding.output": "Event Result",
     "decoding.processors.chain": "Chain",
     "decoding.samplers.alternatives": "Alternatives",
@@ -99,7 +103,8 @@ _NAMES = {  # module -> its public names
     "decoding.search.constrained": "LexicalBeam",
     "decoding.search.diverse": "DiverseBeam",
     "decoding.search.stochastic": "StochasticBeam",
-    "decoding.stopping": "Stop",
+    "decoding.text.infill": "Sentinels infill",
+    "decoding.text.stopping": "Stop",
     "inspect.explain": "Explanation explain",
     "layers.activation": "register_activation",
     "layers.attention": "register_attention",

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 Reader = Callable[[str], Any]
@@ -54,6 +55,11 @@ def ids(text: str) -> list[int]:
     return [integer(part) for part in filled(text.replace(",", " ").strip()).split()]
 
 
+def integers(text: str) -> tuple[int, ...]:
+    """Returns integers: "8,4" -> (8, 4)."""
+    return tuple(ids(text))
+
+
 def names(text: str) -> list[str]:
     """Returns names, as a row of CSV: "id,text" -> ["id", "text"]."""
     return [filled(name) for name in next(csv.reader([text], skipinitialspace=True), [""])]
@@ -96,6 +102,16 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple(number(part) for part in filled(text).split(","))
 
 
+def json_text(text: str) -> str:
+    """Returns JSON: the text itself if it is an object, else the content of the file of that name."""
+    if filled(text).lstrip()[:1] == "{":
+        return text
+    try:
+        return Path(text).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{text!r:.60} is neither a JSON object nor a file of text ({error})") from None
+
+
 def switch(text: str) -> bool | str:
     """Reads true and false; other words stay: "true" -> True, "never" -> "never"."""
     return {"true": True, "false": False}.get(text.lower(), text)
@@ -105,7 +121,8 @@ def switch(text: str) -> bool | str:
 READERS: dict[str, Reader] = {"COUNT": positive, "SIZE": byte_size, "START,FACTOR": start_and_factor}
 READERS |= {"PATH": filled, "IDS": ids, "NAMES": names, "ID=BIAS": biases, "IDS=BIAS": sequence_biases}
 READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P", "ALPHA"), number)
-READERS |= dict.fromkeys(("P,THRESHOLD", "LOW,HIGH", "T,THETA", "FACTOR,CURVE"), numbers)
-READERS |= dict.fromkeys(("YES", "WHEN"), switch)
+READERS |= dict.fromkeys(("P,THRESHOLD", "LOW,HIGH", "T,THETA", "FACTOR,CURVE", "X,BASE,LENGTH,N"), numbers)
+READERS |= dict.fromkeys(("TAU,ETA", "TAU,ETA,M", "TARGET,DECAY"), numbers)
+READERS |= dict.fromkeys(("YES", "WHEN"), switch) | {"LENGTH,TIMES": integers}
 # Those of lists, whose values are joined if an option is repeated.
 LISTS = (biases, sequence_biases, sequences, ids, names)

@@ -29,9 +29,11 @@ SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
 
 # Modules in minitx.cli of the commands that have no file of their own.
 MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
-MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"pipelines": "run", "models": "demo"}
+MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"models": "demo"}
+MODULES |= dict.fromkeys(("run", "pipelines"), "tasks.run")
 MODULES |= {"picture": "inside.picture"} | dict.fromkeys(("trace", "estimate"), "inside.trace")
 MODULES |= dict.fromkeys(("view", "lab"), "inside.view")
+MODULES |= {"strategies": "strategies.catalogue", "compare": "strategies.compare"}
 
 
 class App(Help, click.Group):

@@ -16,11 +16,12 @@ import click
 
 import minitx
 from minitx.checkpoint.resolve import MissingTensorsError
-from minitx.cli.decoding_options import STOP, Values, is_used, shown
+from minitx.cli.decoding_options import CALLS, STOP, Values, is_used, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
 from minitx.pipelines.generation.batches import remaining_tokens_of
+from minitx.pipelines.generation.expressions import strategy_from_text
 from minitx.pipelines.generation.strategies import NAMES, strategy_from_options
 from minitx.transaction import read_consistently
 
@@ -73,6 +74,8 @@ def _read_request(source: Source, folder: Path, values: Values, prompts: list[An
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
+    settings |= {name: values[name] for name in CALLS if is_used(values, name)}
+    settings |= {"heal": True} if values.get("heal") else {}
     stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
     return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 
@@ -110,7 +113,7 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
 
 def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
-    for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
+    for name in ("stop", "stop_regex", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and is_used(values, name):
             needs = f"{shown(name)} is text, which needs a tokenizer"
             raise ValueError(f"{needs}; there are options that take ids.")
@@ -166,6 +169,8 @@ def settings_of(
     And its `max_length`, if nothing else limits the number of tokens.
     """
     exclusive(values, "greedy", "checkpoint")
+    for name in NAMES - {"seed", "num_samples"} | {"checkpoint", "force_text"}:
+        exclusive(values, "strategy", name)
     exclusive(values, "eos", "ignore_eos")
     base = generation_settings(folder, **hub) if values["checkpoint"] else read_settings({"do_sample": True})
     most, least = values["max_new_tokens"], values["min_new_tokens"]
@@ -183,5 +188,8 @@ def settings_of(
     start = base.strategy
     if is_used(values, "tgt_lang") and not is_used(values, "forced_bos_token_id"):
         start = replace(start, forced_bos_token_id=None)  # that of the checkpoint is of another language
-    strategy = strategy_from_options(options, start if values["checkpoint"] else None)
+    if values.get("strategy") is None:
+        strategy = strategy_from_options(options, start if values["checkpoint"] else None)
+    else:
+        strategy = strategy_from_text(values["strategy"])
     return strategy, settings, base.max_length if most is None else None

@@ -13,18 +13,20 @@ from typing import Any
 import click
 
 import minitx
-from minitx.cli.options import HUB, group, heading, option
+from minitx.cli.options import HUB, group, heading, option, section
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
+from minitx.pipelines.generation.expressions import object_from_text
 from minitx.pipelines.generation.strategies import KINDS
-from minitx.values import sequences
+from minitx.values import json_text, sequences
 
 Values = dict[str, Any]  # of the options, by the names of their parameters
 
 SHORT = {"decoder_prompts": "--decoder-prompt", "num_beams": "--beams"}
 SHORT |= {"num_beam_groups": "--beam-groups", "force_words_ids": "--force-words"}
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
+STOP |= {"regex": "stop_regex", "repetition": "stop_repetition", "seconds": "seconds"}
 
 RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
 # Where these are used.
@@ -46,12 +48,15 @@ def is_used(values: Values, name: str) -> bool:
     return values.get(name) is not None and values[name] != ()
 
 
+STRUCTURE = "structure, guidance and watermarks"
+CALLS = ("grammar", "schema", "guidance")  # options of the call whose values are objects
 # Sections of help.txt with the options of the fields whose processors are in these modules.
 MODULES = {
-    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", ""),
-    "penalties": ("penalties",),
+    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", "feedback", "xtc", ""),
+    "penalties": ("penalties", "dry"),
 }
-MODULES |= {"biases, bans and forced tokens": ("bias", "constraints", "strategy"), "beam search": ("search",)}
+MODULES |= {"biases, bans and forced tokens": ("bias", "constraints", "forcing", "strategy")}
+MODULES |= {STRUCTURE: ("base",), "beam search": ("search",)}
 
 
 def field_options(title: str, *kinds: type[Strategy]) -> list[click.Option]:
@@ -66,7 +71,8 @@ def field_options(title: str, *kinds: type[Strategy]) -> list[click.Option]:
             spellings = ",".join(dict.fromkeys([shown(name), f"--{name.replace('_', '-')}"]))
             spec = f"{spellings} {declared.metavar or ''}".strip()
             text = re.sub(r" \((arXiv|OpenAI)[^)]*\)|\. In a list.*", "", declared.help)
-            read = sequences if name.endswith("words_ids") else None
+            reader = object_from_text if declared.metavar == "CALL" else None
+            read = sequences if name.endswith("words_ids") else reader
             options.setdefault(name, option(f"{spec}  {text}", heading(title), read))
     return list(options.values())
 
@@ -80,6 +86,8 @@ def strategy_options(*, searches: bool) -> list[click.Option]:
     choosing, *others, beams = MODULES
     options = [*group(choosing), *field_options(choosing, minitx.Sample)]
     options += chain(*(field_options(title, minitx.Sample) for title in others))
+    for line in section(STRUCTURE)[1]:
+        options.append(option(line, heading(STRUCTURE), json_text if "JSON" in line else object_from_text))
     if searches:
         options += [*field_options(beams, *KINDS), *group(beams), *group("several samples")]
     return [*options, *group("where the text ends"), *group("the model", *HUB, "dtype", "device")]

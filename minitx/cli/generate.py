@@ -22,7 +22,8 @@ from minitx.terminal import WIDTH
 # Why a text shows nothing.
 EMPTY: dict[FinishReason, str] = {
     "eos": "the model ended its text at once.",
-    "stop": "--stop or --stop-tokens ended the text at once.",
+    "stop": "--stop, --stop-tokens or --stop-regex ended the text at once.",
+    "time": "the time was over before there was text.",
     "length": "the text has special tokens alone, which are not shown; --json has their ids.",
 }
 

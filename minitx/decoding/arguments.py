@@ -16,15 +16,17 @@ from torch import Tensor
 from minitx.checkpoint.files import GENERATION
 from minitx.decoding.generation_config import GenerationSettings, read_settings
 from minitx.decoding.grammar.resolve import with_grammar
+from minitx.decoding.guidance.base import GuidedCall, resolve_guidance
 from minitx.decoding.parameters import Integers, check_size
-from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
+from minitx.decoding.processors.xtc import processor_keys
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
-from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.healing import heal
+from minitx.decoding.text.stopping import Stop
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer
@@ -47,6 +49,13 @@ def resolve(
     """
     call = _Call(check_causal_model(model), strategy, options)
     request = with_grammar(call.request(prompts), options)
+    if check_type("heal", options.get("heal", False), bool, "True or False"):
+        if call.strategy.forced_bos_token_id is not None:
+            raise ArgumentValueError("heal", True, "left out", "forced_bos_token_id= may force another token")
+        for name in ("grammar", "schema", "guidance"):
+            if options.get(name) is not None:
+                raise ArgumentValueError("heal", True, f"left out with {name}=", "it begins after the prompt")
+        request = heal(request)
     return call.strategy, call.strategy.adapt(request)
 
 
@@ -135,15 +144,19 @@ class _Call:
         if (chunk := options.get("prefill_chunk")) is not None:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
+        embeds, guidance = self._embeds(rows, most), self.settings and self.settings.guidance
+        call = GuidedCall(self.model, rows, sources, most, self.tokenizer, embeds is not None)
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
+        sampler = self.strategy.sampler(history, per_prompt, device=model.device, **draws)
         return GenerationRequest(
             prompts=rows,
             sources=sources,
-            inputs_embeds=self._embeds(rows, most),
+            inputs_embeds=embeds,
             vocab_size=vocab_size,
             num_samples=samples,
             chain=chain,
-            sampler=self.strategy.sampler(history, per_prompt, device=model.device, **draws),
+            sampler=sampler,
+            keys=processor_keys(sampler, chain, len(rows) * per_prompt),
             stop=self.stop.resolved(end_tokens(model, self.tokenizer), vocab_size, self.tokenizer),
             max_new_tokens=most,
             min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
@@ -151,6 +164,7 @@ class _Call:
             logprobs=logprobs,
             top_logprobs=top,
             prefill_chunk=chunk,
+            guidance=resolve_guidance(options.get("guidance", guidance), call),
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:
@@ -203,10 +217,7 @@ class _Call:
             return rows
         if isinstance(strategy, Alternatives):
             return [[*row, language] if len(row) == 1 else row for row in rows]
-        if strategy.chain is None:
-            self.strategy = replace(strategy, forced_bos_token_id=language)
-        else:
-            self.strategy = replace(strategy, chain=Chain(*strategy.chain.processors, ForcedBos(language)))
+        self.strategy = strategy.forcing(language)
         return rows
 
     def _limits(self, rows: Rows) -> tuple[int, Integers]:

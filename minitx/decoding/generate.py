@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal, Unpack
 
 from minitx.decoding.arguments import check_names, resolve
+from minitx.decoding.guidance.session import open_session
 from minitx.decoding.output import Event, Result, collect
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.request import GenerationOptions
@@ -68,7 +69,7 @@ def generate(
     """
     check_names(generate, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
-    session = DecodingSession(model, request)
+    session = open_session(model, request, lookahead=strategy.lookahead)
     result = collect((event for step in strategy.run(session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None
     return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)
@@ -96,7 +97,7 @@ def stream(
     """
     check_names(stream, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
-    return Stream(strategy, DecodingSession(model, request))
+    return Stream(strategy, open_session(model, request, lookahead=strategy.lookahead))
 
 
 _OPTIONS = inspect.cleandoc(GenerationOptions.__doc__ or "").partition("\n\n")[2]

@@ -8,17 +8,18 @@ R rows (prompts times samples), V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.output import Event, FinishReason
 from minitx.decoding.processors.chain import unusable
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
-from minitx.decoding.stopping import RowText
+from minitx.decoding.text.detokenize import Detokenizer
+from minitx.decoding.text.row import RowText
 
 # Called with the session before each step, and with the tokens (R,) that were chosen.
 Observer = Callable[[DecodingSession, Tensor], None]
@@ -37,8 +38,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     request = session.request
     if request.max_new_tokens == 0:
         return
-    prompts = [prompt for prompt in request.prompts for _ in range(request.num_samples)]
-    rows = [RowState(request, *row) for row in zip(prompts, request.min_new_tokens, strict=True)]
+    rows = RowState.all_of(request)
     session.start(request.num_samples)
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
@@ -48,9 +48,10 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
             session.raise_for_empty_rows(torch.tensor([row.reason is None for row in rows]).to(token.device))
         if observe is not None:
             observe(session, token)
-        extras = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
+        late = request.stop.is_late
+        extras = logprobs_of(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
-            Event(number, token_id, *row.push(token_id), *extra)
+            Event(number, token_id, *row.push(token_id, late), *extra)
             for number, (row, token_id, extra) in enumerate(zip(rows, drawn, extras, strict=True))
             if row.reason is None
         ]
@@ -62,20 +63,60 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
 class RowState:
     """The text of one row, its number of tokens, and the reason why it has ended."""
 
-    def __init__(self, request: GenerationRequest, prompt: Sequence[int], min_new_tokens: int) -> None:
-        self._stop = request.stop
+    def __init__(
+        self,
+        request: GenerationRequest,
+        prompt: Sequence[int],
+        min_new_tokens: int,
+        number: int = 0,
+        repeated: int = 0,
+    ) -> None:
+        """
+        Args:
+            request: of the row.
+            prompt: that the row continues.
+            min_new_tokens: of the row.
+            number: of the row, for `Stop(function=...)`.
+            repeated: the characters at its beginning that the prompt had.
+        """
+        self._stop, self._number = request.stop, number
         self._min_new_tokens, self._max_new_tokens = min_new_tokens, request.max_new_tokens
-        self._count = 0
+        self._tokens: list[int] = []
         self._text = None
         if request.tokenizer is not None:
-            detokenizer = Detokenizer(request.tokenizer, prompt)
-            self._text = RowText(detokenizer, request.stop.strings, request.stop.include_stop)
+            detokenizer = Detokenizer(request.tokenizer, prompt, repeated)
+            stop = request.stop
+            self._text = RowText(detokenizer, stop.strings, stop.include_stop, stop.regex)
         self.reason: FinishReason | None = None
 
-    def push(self, token: int) -> tuple[str, FinishReason | None]:
-        """Appends a token; returns the text that is certain now, and why the row ends here, if it does."""
-        self._count += 1
-        may_stop = self._count >= self._min_new_tokens
+    @classmethod
+    def of(cls, request: GenerationRequest, prompt: int, number: int) -> Self:
+        """The row of this number that continues a prompt; in a search the number is that of the prompt."""
+        repeated = request.repeated[prompt] if request.repeated else 0
+        return cls(request, request.prompts[prompt], request.min_new_tokens[number], number, repeated)
+
+    @classmethod
+    def all_of(cls, request: GenerationRequest) -> list[Self]:
+        """The rows of a request that is no search: the samples of each prompt, prompt after prompt."""
+        numbers = range(len(request.prompts) * request.num_samples)
+        return [cls.of(request, number // request.num_samples, number) for number in numbers]
+
+    def copy(self) -> RowState:
+        """Returns a copy that can be continued independently."""
+        other = copy(self)
+        other._tokens = list(self._tokens)
+        other._text = None if self._text is None else self._text.copy()
+        return other
+
+    def push(self, token: int, late: bool | None = None) -> tuple[str, FinishReason | None]:
+        """Appends a token; returns the text that is certain now, and why the row ends here, if it does.
+
+        Args:
+            token: its id.
+            late: the seconds of the call are over; None looks at the time.
+        """
+        self._tokens.append(token)
+        may_stop = len(self._tokens) >= self._min_new_tokens
         text, ended = "", False
         if token in self._stop.eos:
             self.reason = "eos"
@@ -84,16 +125,18 @@ class RowState:
         shown = self.reason is None or (self.reason == "stop" and self._stop.include_stop)
         if self._text is not None and shown:
             text, ended = self._text.push(token, may_stop=may_stop)
-        if ended:
+        if ended or (self.reason is None and may_stop and self._stop.ends(self._number, self._tokens)):
             self.reason = "stop"
-        elif self.reason is None and self._count == self._max_new_tokens:
+        elif self.reason is None and len(self._tokens) == self._max_new_tokens:
             self.reason = "length"
+        elif self.reason is None and may_stop and (self._stop.is_late if late is None else late):
+            self.reason = "time"
         if self._text is not None and self.reason is not None and not ended:
             text += self._text.finish()
         return text, self.reason
 
 
-def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
+def logprobs_of(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
     """Returns the last fields of each row's event: log-probabilities by logits (R, V), if requested."""
     if request.logprobs is None:
         return [()] * len(token)

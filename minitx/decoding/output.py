@@ -13,8 +13,9 @@ from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.tree import BeamTree
 from minitx.validation import check_type
 
-# "eos": an end token; "stop": a stop token or string; "length": max_new_tokens.
-FinishReason = Literal["eos", "stop", "length"]
+# "eos": an end token; "stop": a stop token, text, repetition or function; "length": max_new_tokens;
+# "time": the seconds of the call are over.
+FinishReason = Literal["eos", "stop", "length", "time"]
 
 
 class TopLogprobs(NamedTuple):
@@ -70,8 +71,8 @@ class Result:
         sequences: per row (T,) long, on the CPU: the new tokens alone, including the token that ended the
             row, without padding.
         texts: per row, the text that the tokens add to the prompt: without special and end tokens, and cut at
-            a stop string. None without a tokenizer.
-        finish_reasons: per row "eos", "stop" or "length".
+            a stop string or regex. None without a tokenizer.
+        finish_reasons: per row "eos", "stop", "length" or "time".
         logprobs: per row (T,) float32, in nats, of each token; None if not requested.
         top_logprobs: per row the most probable tokens at each step; None if not requested.
         scores: per row, its score by a search; the rows of a prompt are sorted, best first. None without a

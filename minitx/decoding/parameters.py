@@ -47,9 +47,7 @@ class Parameter:
         per_row: the value may be a list with one number per row.
         help: one or two sentences for `help()` and `--help`.
         metavar: name of the value in `--help`; None for a flag or a parameter without an option.
-        before: for each order of the chain in which the parameter leaves its place among the fields, the
-            field that it is moved in front of; "" for the end.
-        needs: a field; `processor` gets whether it is set as its second argument; "" for no field.
+        needs: a field whose value, unless it is None, is the second argument of `processor`; "" for no field.
         then: the argument of `Strategy.build` whose processor follows this one; "" for no argument.
     """
 
@@ -58,7 +56,6 @@ class Parameter:
     per_row: bool
     help: str
     metavar: str | None
-    before: Mapping[str, str] = field(default_factory=dict)
     needs: str = ""
     then: str = ""
 
@@ -68,11 +65,14 @@ def parameter(
 ) -> Any:
     """Returns the dataclass field of a parameter; the arguments are the attributes of `Parameter`.
 
-    The `Rule` of a numeric processor defines `off`, `per_row` and a metavar: N for integers, X otherwise.
+    The `Rule` of a numeric processor defines `off`, `per_row` and a metavar: N for integers, X otherwise. A
+    processor class may define `needs`.
     """
     rule: Rule | None = getattr(processor, "rule", None)
     if rule is not None:
         off, metavar = rule.off, metavar or ("N" if rule.interval is None else "X")
+    # A class method has the attributes of its class.
+    place = {"needs": getattr(getattr(processor, "__self__", processor), "needs", ""), **place}
     declared = Parameter(processor, off, rule is not None, help, metavar, **place)
     return field(default=off, metadata={_KEY: declared})
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.grammar.options import GrammarOptions
+from minitx.decoding.guidance.base import Guidance, ResolvedGuidance
 from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.samplers.base import Sampler, Seed
-from minitx.decoding.stopping import ResolvedStop, Stop
+from minitx.decoding.text.stopping import ResolvedStop, Stop
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -44,7 +45,8 @@ class GenerationOptions(GrammarOptions, total=False):
         equal prompts, and the samples of one, still differ. An error with a strategy that draws nothing.
     generator: draws as `torch.multinomial` does, from one source for all rows. Without it and without a seed,
         a seed is drawn from torch's global generator.
-    logprobs: "raw" for log-probabilities of the model's distribution, "processed" for those after the chain.
+    logprobs: "raw" for log-probabilities of the model's distribution, guided if there is a guidance, or
+        "processed" for those after the chain.
     top_logprobs: also return this many of the most probable tokens at each step.
     prefill_chunk: most prompt tokens per forward, which limits the memory of long prompts.
     decoder_prompts: for encoder-decoders: decoder input ids, or texts, that the target continues, one for all
@@ -58,6 +60,12 @@ class GenerationOptions(GrammarOptions, total=False):
         applied, and end tokens until the text is complete. A row that reaches max_new_tokens is a beginning
         of one. Needs a tokenizer and an end token.
     schema: short for `grammar=JsonSchema(schema)`: a JSON schema as a dict or text, or a model of pydantic.
+    guidance: other distributions that change the model's at every step, before the processors: of other
+        prompts (`ClassifierFree`, `ContextAware`), models (`ContrastiveDecoding`, `Experts`, `Ensemble`) or
+        layers (`DoLa`), of the text so far (`FSD`), or of a function (`ScoreFunction`).
+    heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their
+        text, so that a prompt may end within a word. The new tokens spell that text in any way and go on.
+        `Result.sequences` has all of them, texts begin where the prompt ends. Needs a tokenizer.
     """
 
     max_new_tokens: int | None
@@ -73,6 +81,8 @@ class GenerationOptions(GrammarOptions, total=False):
     prefill_chunk: int | None
     decoder_prompts: Prompts | None
     inputs_embeds: Sequence[Tensor] | None
+    guidance: Guidance | None
+    heal: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +90,24 @@ class GenerationRequest:
     """One call of `generate`, checked and resolved.
 
     Attributes:
-        prompts: ids of each prompt without padding; of an encoder-decoder, the decoder's first tokens.
+        prompts: ids of each prompt without padding; of an encoder-decoder, the decoder's first tokens. With
+            heal=True without the tokens that are generated again.
         sources: ids of the encoder input of each prompt; None without an encoder.
         inputs_embeds: per prompt (T, E), instead of the word embeddings of its tokens; None for those.
         vocab_size: V, the number of logits.
         num_samples: rows per prompt; of a search, hypotheses returned per prompt.
         chain: processes the logits.
         sampler: takes a token per row from the processed logits.
+        keys: (rows,) long, the random keys of the rows (of a search: of the prompts); None unless the chain
+            needs them.
         stop: conditions that end a row.
         max_new_tokens: most tokens per row.
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
         tokenizer: for texts; None for results without texts.
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
+        guidance: for sessions of `open_session`; None for none.
+        repeated: per prompt, the characters at the beginning of the output that the prompt had; () for 0.
+        whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
     """
 
     prompts: list[list[int]]
@@ -101,6 +117,7 @@ class GenerationRequest:
     num_samples: int
     chain: Chain
     sampler: Sampler
+    keys: Tensor | None = None
     stop: ResolvedStop
     max_new_tokens: int
     min_new_tokens: list[int]
@@ -108,3 +125,11 @@ class GenerationRequest:
     logprobs: Logprobs | None = None
     top_logprobs: int = 0
     prefill_chunk: int | None = None
+    guidance: ResolvedGuidance | None = None
+    repeated: Sequence[int] = ()
+    whole_prompts: Sequence[list[int]] = ()
+
+    @property
+    def passed_prompts(self) -> Sequence[list[int]]:
+        """The prompts of the call, whether they are healed or not."""
+        return self.whole_prompts or self.prompts

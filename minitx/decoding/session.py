@@ -2,35 +2,36 @@
 
 A strategy drives a session: it reads `logits`, chooses tokens and calls `step`. Searches also `reorder` the
 rows; speculative decoding steps over several tokens and calls `crop` for those that it rejects, per row;
-guidance and contrastive decoding run a second session beside the first. `loop.py` and `search/` hold such
-strategies.
+`guidance/session.py` runs further sessions beside the first. `loop.py` and `search/` hold such strategies.
 
 P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a step, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from minitx.decoding.parameters import check_size
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
-from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
+from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
+from minitx.decoding.rows.checks import check_rows, check_tokens
+from minitx.decoding.rows.history import PREALLOCATED, TokenHistory
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
+from minitx.models.output import ModelOutput
 from minitx.models.taps import scope_of
-from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype, check_shape, check_type
+from minitx.validation import ArgumentValueError, check_integer_dtype, check_shape, check_type
 
-# Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
-PREALLOCATED = 2**14
-_STARTED = ("history", "cache", "_room", "_logits", "_states", "_chain_input")  # set by `start`
+# Attributes that `start` sets.
+_STARTED = ("history", "cache", "_room", "_slots", "_time", "_logits", "_states", "_chain_input")
 
 
 class DecodingSession:
@@ -48,6 +49,7 @@ class DecodingSession:
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
+        observers: functions that get the output of every forward of the model.
     """
 
     def __init__(self, model: CausalModel, request: GenerationRequest, *, lookahead: int = 0) -> None:
@@ -61,7 +63,7 @@ class DecodingSession:
             TypeError, ValueError: not a request, or not a model for the next token in eval mode.
         """
         check_type("request", request, GenerationRequest, "a GenerationRequest")
-        self.model, self.request = check_causal_model(model), request
+        self.model, self.request, self._decode = check_causal_model(model), request, model.decode
         self._lookahead = check_size("lookahead", lookahead, hint="the number of tokens to remove")
         self.cross_attention: Tensor | None = None
         self.scores: list[float] = []
@@ -71,6 +73,7 @@ class DecodingSession:
         # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
         self._longrope_limit = model.original_contexts.get("longrope")
         self._model_options: dict[str, Any] = {}
+        self.observers: list[Callable[[ModelOutput], None]] = []
 
     def __getattr__(self, name: str) -> Any:
         """Raises the error for an attribute that is not set; of those that `start` sets, a ValueError."""
@@ -101,6 +104,7 @@ class DecodingSession:
         longest = max(map(len, request.prompts)) + request.max_new_tokens - 1 + self._lookahead
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
+        self._slots, self._time = longest, 0
         self.cache = model.make_cache(room, spare=self._lookahead)
         embedder = model.decoder_embedder
         self._room = min(longest, embedder.max_tokens) if embedder.has_position_table else longest
@@ -116,17 +120,19 @@ class DecodingSession:
         if self.cross_attention is not None:
             self.cross_attention = self.cross_attention.repeat_interleave(rows_per_prompt, dim=0)
         self._states: list[State] = [request.chain.init(self.context)]
-        self._chain_input = self.logits
+        self._chain_input: Tensor | None = self.logits
 
     @property
     def logits(self) -> Tensor:
         """(R, V) float32, for the next token of each row."""
+        if not self._logits:  # since `crop`; the next `step` would not need them
+            self._rerun()
         return self._logits[-1]
 
     @property
     def step_logits(self) -> Tensor:
         """(R, K, V) float32, the logits after each token of the last step."""
-        return torch.stack(self._logits[1:] or [self.logits], dim=1)
+        return torch.stack(self._logits[-self._time :] if self._time else [self.logits], dim=1)
 
     @property
     def states(self) -> State:
@@ -154,26 +160,45 @@ class DecodingSession:
         self._chain_input = scores
         return self.request.chain(scores, self.context, self.states)
 
-    def step(self, tokens: Tensor, rows: Tensor | None = None, *, within_prompts: bool = True) -> None:
+    def process_step(self, index: int) -> Tensor:
+        """Applies the chain to the logits after one token of the last step, with its history: (R, V).
+
+        Args:
+            index: of the token in the step.
+        """
+        return self.request.chain(*self._after(index))
+
+    def step(
+        self,
+        tokens: Tensor,
+        rows: Tensor | None = None,
+        *,
+        within_prompts: bool = True,
+        drafted: bool = False,
+    ) -> None:
         """Appends tokens to the rows and runs the model over them.
 
         Args:
             tokens: (R,), or (R, K) for several tokens at once; the chain's states see them one by one.
             rows: (R,) long, the rows that the tokens continue, as for `reorder`. None for each row itself.
             within_prompts: as for `reorder`.
+            drafted: the last tokens of a row may lie beyond the model's positions; they will be cropped.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: ids or rows that do not exist, or another number of rows.
             ValueError: inputs_embeds would have to be run again. Errors leave the session as it was.
         """
         if rows is not None:
-            self._check_rows(rows, within_prompts)
-        tokens = self._checked(tokens, len(self.logits if rows is None else rows))
+            check_rows(rows, len(self.history), self.cache.num_sources, within_prompts)
+        tokens = check_tokens(self.model, tokens, len(self.history if rows is None else rows)).to(self.device)
         time = tokens.shape[1]
         refill = self.history.crosses(self._longrope_limit, time, rows)
         self._check_refill(refill)
-        if self.cache.length + time > self._room:
-            most, hint = self._room - self.cache.length, "max_new_tokens and lookahead limit the rows"
+        room = self._slots if drafted else self._room
+        if self.cache.length + time > room and self.cache.mask is not None:
+            self.cache.crop_rows([0] * len(self.cache.mask), trim=True)
+        if self.cache.length + time > room:
+            most, hint = room - self.cache.length, "max_new_tokens and lookahead limit the rows"
             raise ArgumentValueError("tokens", tokens, f"at most {most} per row", hint)
         self._logits, self._states = self._logits[-1:], self._states[-1:]
         if rows is not None:
@@ -184,7 +209,7 @@ class DecodingSession:
                 self.step(token)
                 logits.append(self.logits)
                 states.append(self.states)
-            self._logits, self._states = logits, states
+            self._logits, self._states, self._time = logits, states, time
             return
         start, contexts = self.context.length, []
         for token in tokens.unbind(dim=1):
@@ -193,14 +218,16 @@ class DecodingSession:
         if refill:
             self._refill()
         else:
-            places = start[:, None] + torch.arange(time, device=start.device)
-            positions = None if self._implicit_positions else positions_of(self.model, tokens, places)
-            self._forward(PaddedBatch(tokens, None, positions), keep=time)
-        scores = (self._chain_input, *self._logits[:-1])
-        for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
-            states.append(self.request.chain.update(states[-1], context, token, score))
-        self._logits, self._states = [*logits, *self._logits], states
-        self._chain_input = self.logits
+            self._forward(self._continued(tokens, start), keep=time)
+        self._follow(tokens)
+        if self._stateful:
+            scores: Any = (self._chain_input, *self._logits[:-1])
+            for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
+                states.append(self.request.chain.update(states[-1], context, token, score))
+        else:
+            states += states[-1:] * time
+        self._logits, self._states, self._time = [*logits, *self._logits], states, time
+        self._chain_input = self._logits[-1]
 
     def reorder(self, rows: Tensor, *, within_prompts: bool = True) -> None:
         """Continues with these rows, in this order; a row may be repeated or left out.
@@ -213,14 +240,16 @@ class DecodingSession:
         Raises:
             ArgumentTypeError, ArgumentValueError: rows that do not exist, or not within prompts.
         """
-        self._check_rows(rows, within_prompts)
+        check_rows(rows, len(self.history), self.cache.num_sources, within_prompts)
         self._reorder(rows, within_prompts)
 
     def crop(self, length: int | Tensor) -> None:
         """Removes the last tokens of each row, as speculative decoding does with rejected ones.
 
         Within the last step, logits and processor states of the remaining tokens are restored without a
-        forward. Rows that keep different numbers of tokens are aligned by a prefill. Errors change nothing.
+        forward. Rows that keep different numbers of tokens are aligned by moving keys and values
+        (`Cache.crop_rows`); a prefill is needed with LongRoPE, and where a ring buffer has lost tokens.
+        Errors change nothing.
 
         Args:
             length: the number of generated tokens to keep: an integer, or one per row, (R,) long.
@@ -228,9 +257,9 @@ class DecodingSession:
         Raises:
             ArgumentTypeError: not integers.
             ArgumentValueError: more tokens than there are, or states from before the last step.
-            ValueError: a ring buffer has lost tokens, or inputs_embeds would have to be run again.
+            ValueError: inputs_embeds would have to be run again.
         """
-        size, generated = len(self.logits), self.context.generated
+        size, generated = len(self.history), self.context.generated
         lengths = length if isinstance(length, Tensor) else torch.tensor(check_size("length", length))
         check_integer_dtype("length", lengths)
         if lengths.shape not in ((), (size,)):
@@ -242,59 +271,54 @@ class DecodingSession:
         if most == 0:
             return
         if self._stateful and most >= len(self._states):
-            hint = "the chain has stateful processors"
-            raise ArgumentValueError("length", length, "reached within the last step", hint)
-        back = self.history.crosses(self._longrope_limit, -most)
-        refill = back or fewest < most or most >= len(self._logits)
+            raise ArgumentValueError("length", length, "reached within the last step", "the chain has states")
+        known = most < len(self._logits)
+        refill = self.history.crosses(self._longrope_limit, -most)
+        refill |= self._longrope_limit is not None and (fewest < most or not known)
+        self._check_refill(not known and bool((removed == generated).any()))
+        refill = refill or not self._cut(removed.expand(size).tolist())
         self._check_refill(refill)
-        if not refill:
-            self.cache.crop(self.cache.length - most)
         if self._stateful:
             index = (len(self._states) - 1 - removed) * size + torch.arange(size, device=self.device)
             self._states = [select_state(concatenate_states(self._states), index)]
         self.history.crop(removed)
+        self._time = max(0, self._time - most) if fewest == most and known else 0
         if refill:
             self._refill()
-        else:
+        elif not known:
+            self._logits = []
+        elif fewest == most:
             del self._logits[-most:]
-        self._chain_input = self.logits
+        else:
+            kept = torch.empty_like(self._logits[-1])
+            for count in {*removed.tolist()}:
+                kept[removed == count] = self._logits[-1 - count][removed == count]
+            self._logits = [kept]
+        self._chain_input = self._logits[-1] if self._logits else None
 
-    def raise_for_empty_rows(self, rows: Tensor) -> None:
-        """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`."""
-        self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
+    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None) -> None:
+        """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`.
 
-    def _checked(self, tokens: Tensor, rows: int) -> Tensor:
-        """Returns the tokens of a step as (R, K) long."""
-        hint = "these are the ids that the model embeds"
-        check_indices("tokens", tokens, self.model.decoder_embedder.config.vocab_size, hint)
-        if tokens.dim() not in (1, 2) or len(tokens) != rows or tokens.numel() == 0:
-            expected = f"of shape ({rows},), or ({rows}, K) for K tokens per row, not {tuple(tokens.shape)}"
-            raise ArgumentValueError("tokens", tokens, expected)
-        return tokens.to(self.device, torch.long).view(rows, -1)
+        `index` is that of a token in the last step, as for `process_step`; None for the last `process`.
+        """
+        last = (self.logits if self._chain_input is None else self._chain_input, self.context, self.states)
+        self.request.chain.raise_for_empty_rows(*(last if index is None else self._after(index)), rows)
 
-    def _check_rows(self, rows: Tensor, within_prompts: bool) -> None:
-        """Checks that the rows exist, and that each prompt can keep its number of them and its source."""
-        size = len(self.logits)
-        check_integer_dtype("rows", rows)
-        if rows.dim() != 1 or (within_prompts and len(rows) != size):
-            hint = "within_prompts=False allows another number of rows"
-            raise ArgumentValueError("rows", rows, f"of shape ({size},), not {tuple(rows.shape)}", hint)
-        count = size // self.cache.num_sources if within_prompts and self.cache.num_sources else size
-        first = torch.arange(len(rows), device=rows.device) // count * count if count < size else 0
-        if bool(((rows < first) | (rows >= first + count)).any()):  # one wait for the device per step
-            check_indices("rows", rows, size, f"the session has {size} rows")
-            expected = "for each row one of the same prompt"
-            raise ArgumentValueError("rows", rows, expected, "within_prompts=False moves the sources too")
+    def _after(self, index: int) -> tuple[Tensor, Context, State]:
+        """Returns logits, context and states after a token of the last step."""
+        place = index - self._time
+        context = replace(self.context, length=self.context.length + place + 1)
+        return self._logits[place], context, self._states[place]
 
     def _reorder(self, rows: Tensor, within_prompts: bool) -> None:
-        unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
+        unmoved = len(rows) == len(self.history) and rows.device.type == "cpu"
         if unmoved and bool((rows == torch.arange(len(rows))).all()):
             return
         (self.cache.reorder if within_prompts else self.cache.select)(rows)
         self.history.select(rows)
         self._logits = [logits[rows] for logits in self._logits]
         self._states = [select_state(states, rows) for states in self._states]
-        self._chain_input = self._chain_input[rows]
+        self._chain_input = None if self._chain_input is None else self._chain_input[rows]
         if self.cross_attention is not None:
             self.cross_attention = self.cross_attention[rows]
 
@@ -315,6 +339,32 @@ class DecodingSession:
                 "stay within the original context length of LongRoPE."
             )
 
+    def _cut(self, removed: list[int]) -> bool:
+        """Removes the last tokens of each row from the cache; returns whether that is possible."""
+        try:
+            self.cache.crop_rows(removed)
+        except ValueError:  # of a ring buffer
+            return False
+        self._implicit_positions &= min(removed) == max(removed)
+        return True
+
+    def _rerun(self) -> None:
+        """Runs the last token of each row again, for the logits after it."""
+        if self._cut([1] * len(self.history)):
+            self._forward(self._continued(self.context.last(1), self.context.length - 1))
+        else:
+            self._refill()
+        self._chain_input = self._logits[-1]
+
+    def _continued(self, tokens: Tensor, start: Tensor) -> PaddedBatch:
+        """Returns tokens (R, K) as a batch with their positions; the first are at `start`, (R,)."""
+        if self._implicit_positions:
+            return PaddedBatch(tokens, None, None)
+        places = start[:, None] + torch.arange(tokens.shape[1], device=start.device)
+        if self.model.decoder_embedder.has_position_table:
+            places = places.clamp(max=self.model.decoder_embedder.max_tokens - 1)
+        return PaddedBatch(tokens, None, positions_of(self.model, tokens, places))
+
     def _refill(self) -> None:
         """Runs the model over the whole history again, in an empty cache."""
         self.cache.crop(0)
@@ -329,72 +379,13 @@ class DecodingSession:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
         if scope := scope_of(self.model):
             scope.rows = self.history.prompts, self.context.length
-        out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
+        out = self._decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)
         self.cross_attention = None if weights is None else weights[:, :, -1].float().mean(dim=1)
+        for observer in self.observers:
+            observer(out)
 
-
-class TokenHistory:
-    """The tokens of each row, left-aligned in a buffer that grows, and the prompt that it continues."""
-
-    def __init__(self, rows: list[list[int]], request: GenerationRequest, device: torch.device) -> None:
-        """
-        Args:
-            rows: the prompt of each.
-            request: the limits and sources that the context shows to processors.
-            device: where the tokens go.
-        """
-        tokens = F.pad(pad_right(rows, 0, device)[0], (0, min(request.max_new_tokens, PREALLOCATED)))
-        self._lengths = [*map(len, rows)]  # known without waiting for the device
-        length = torch.tensor(self._lengths, device=device)
-        copies = len(rows) // len(request.prompts)
-        self.prompts = torch.arange(len(rows), device=device) // copies
-        encoder_tokens = encoder_length = None
-        if request.sources is not None:
-            sources = [source for source in request.sources for _ in range(copies)]
-            encoder_tokens, _ = pad_right(sources, 0, device)
-            encoder_length = torch.tensor([*map(len, sources)], device=device)
-        eos, limit = request.stop.eos, request.max_new_tokens
-        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length)
-
-    def append(self, token: Tensor) -> None:
-        """Appends a token (R,) to each row."""
-        tokens, length = self.context.tokens, self.context.length
-        if max(self._lengths) == tokens.shape[1]:
-            tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
-        self._lengths = [count + 1 for count in self._lengths]
-        tokens.scatter_(1, length[:, None], token[:, None])
-        self.context = replace(self.context, tokens=tokens, length=length + 1)
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps these rows, (R',) long, in this order."""
-        self.context, self.prompts = self.context.select(rows), self.prompts[rows]
-        self._lengths = self._selected(rows)
-
-    def crop(self, removed: Tensor) -> None:
-        """Removes the last tokens of each row: (R,) long, their number."""
-        self.context = replace(self.context, length=self.context.length - removed)
-        self._lengths = self.context.length.tolist()
-
-    def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
-        """Returns whether appending `time` tokens (removing them if negative) moves a row across `limit`.
-
-        Args:
-            limit: a number of tokens; None: no row crosses it.
-            time: the number of tokens to append or remove.
-            rows: (R',) long, the rows that are considered; None for all.
-        """
-        return limit is not None and any(
-            (count <= limit) != (count + time <= limit) for count in self._selected(rows)
-        )
-
-    def _selected(self, rows: Tensor | None) -> list[int]:
-        """Returns the lengths of these rows; of all for None."""
-        return self._lengths if rows is None else [self._lengths[row] for row in rows.tolist()]
-
-    def rows(self) -> list[list[int]]:
-        """Returns the tokens of each row."""
-        lengths = self.context.length.tolist()
-        return [row[:length] for row, length in zip(self.context.tokens.tolist(), lengths, strict=True)]
+    def _follow(self, tokens: Tensor) -> None:
+        """Changes the logits of a step over tokens (R, K) before the chain sees them, as guidance does."""

@@ -14,9 +14,9 @@ distribution, "llama.cpp" filters first. For a custom order pass a literal chain
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import get_annotations
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -32,19 +32,17 @@ from minitx.decoding.parameters import (
     parameter,
     parameters_of,
 )
-from minitx.decoding.processors import bias, constraints, penalties, temperature
+from minitx.decoding.presets.orders import DEFAULT, in_order
+from minitx.decoding.processors import bias, constraints, forcing, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.dry import DRY, check_breakers
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
+from minitx.decoding.watermark.base import Watermark, watermark_step
 from minitx.habits import argument_hint, register_fields
-from minitx.validation import ArgumentValueError, check_choice, check_type
-
-# Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
-Order = Literal["transformers", "vllm", "llama.cpp"]
-ORDERS = get_args(Order)
-_LAST, _FRONT = dict.fromkeys(ORDERS, ""), {"vllm": "sequence_bias"}
+from minitx.validation import ArgumentValueError, check_type
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -70,6 +68,9 @@ class Strategy:
     encoder_repetition_penalty: Numbers = parameter(
         penalties.EncoderRepetitionPenalty, "above 1 makes tokens of the source more probable; 1: off"
     )
+    penalty_window: int | None = parameter(
+        penalties.check_window, "the next four penalties count the last N tokens of prompt and output", "N"
+    )
     repetition_penalty: Numbers = parameter(
         penalties.RepetitionPenalty, "above 1 makes repeated tokens less probable; 1: off (arXiv:1909.05858)"
     )
@@ -79,6 +80,15 @@ class Strategy:
     presence_penalty: Numbers = parameter(
         penalties.PresencePenalty, "subtracted once from tokens of the output, from -2 to 2; 0: off (OpenAI)"
     )
+    relative_frequency_penalty: Numbers = parameter(
+        penalties.RelativeFrequencyPenalty, "subtracted times a token's share in prompt and output; 0: off"
+    )
+    dry: tuple[float, ...] | None = parameter(
+        DRY.from_numbers, "0.8,1.75,2: penalises repetitions of more than 2 tokens", "X,BASE,LENGTH,N"
+    )
+    dry_breakers: Sequence[int] | None = parameter(
+        check_breakers, "tokens that no repetition of `dry` contains, such as those of line ends", "IDS"
+    )
     no_repeat_ngram_size: int = parameter(
         penalties.NoRepeatNGram, "no N tokens are repeated in order (arXiv:1705.04304); 0: off", "N", off=0
     )
@@ -86,15 +96,14 @@ class Strategy:
         penalties.EncoderNoRepeatNGram, "no N tokens of the source are repeated; 0: off", "N", off=0
     )
     bad_words_ids: Sequence[Sequence[int]] | None = parameter(
-        bias.BadWords, 'sequences to ban, here two: "464 3290,50"', "IDS", before=_FRONT
+        bias.BadWords, 'sequences to ban, here two: "464 3290,50"', "IDS"
     )
     allowed_token_ids: Sequence[int] | None = parameter(
-        constraints.AllowedTokens, "ban all tokens but these", "IDS", before=_FRONT
+        constraints.AllowedTokens, "ban all tokens but these", "IDS"
     )
     min_length: Integers = parameter(
         constraints.MinLength,
-        "no end token before prompt and output have N tokens; 0: off",
-        before=_FRONT,
+        "no end before N tokens of prompt and output; 0: off",
         then="min_new_tokens",
     )
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
@@ -116,16 +125,26 @@ class Strategy:
     )
     suppress_tokens: Sequence[int] | None = parameter(constraints.SuppressTokens, "ban these tokens", "IDS")
     begin_suppress_tokens: Sequence[int] | None = parameter(
-        constraints.BeginSuppressTokens,
-        "ban these as the first generated token",
-        "IDS",
-        needs="forced_bos_token_id",
+        constraints.BeginSuppressTokens.beside_forced_bos, "ban these as the first generated token", "IDS"
+    )
+    prefix_bias: tuple[Sequence[int], float] | None = parameter(
+        forcing.PrefixBias.from_pair,
+        'leads the output along a prefix until it leaves that: "([464, 3290], 0.5)" are ids and beta',
+        "CALL",
     )
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
+    thinking_budget: forcing.ThinkingBudget | None = parameter(
+        forcing.ThinkingBudget.checked,
+        'ends thinking blocks that are too long: "ThinkingBudget(tokens=64, begin=[5], end=[6])"',
+        "CALL",
+    )
+    watermark: Watermark | None = parameter(
+        watermark_step, 'marks the text for a detector: "KGW(bias=2)", "SynthID(keys=[3, 5])"', "CALL"
+    )
     renormalize_logits: bool = parameter(
-        temperature.Renormalize, "the result are log-probabilities", off=False, before=_LAST
+        temperature.Renormalize, "the result are log-probabilities", off=False
     )
     chain: Chain | None = parameter(None, "a literal `Chain` that replaces all fields with processors")
 
@@ -133,6 +152,8 @@ class Strategy:
     _drawing: ClassVar[str] = "Sample"
     # The field with the order of the chain, if there is one.
     _order: ClassVar[str] = ""
+    # Whether a keyed sampler may take the place of the draw; a subclass has to state it anew.
+    _keyed: ClassVar[bool] = False
     # Whether whole sequences are compared, so that no token is certain before the end.
     searches = False
 
@@ -169,6 +190,11 @@ class Strategy:
         changed = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default)
         return f"{type(self).__name__}({changed})"
 
+    @property
+    def lookahead(self) -> int:
+        """The number of tokens that `DecodingSession.crop` must be able to remove."""
+        return 0
+
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain of processors of all fields that are not off.
 
@@ -179,7 +205,7 @@ class Strategy:
         if self.chain is not None:
             return self.chain if minimum.min_new_tokens == 0 else Chain(minimum, *self.chain.processors)
         chain: list[Processor | StatefulProcessor] = []
-        for name, declared in in_order(parameters_of(self), getattr(self, self._order, ORDERS[0])):
+        for name, declared in in_order(parameters_of(self), getattr(self, self._order, DEFAULT)):
             value = getattr(self, name)
             if declared.processor is not None and value is not declared.off:
                 processor = self._make(name, declared, value)  # checks the value
@@ -195,8 +221,8 @@ class Strategy:
         if declared.off is False:
             check_type(name, value, bool, "True or False")
             return declared.processor()
-        needs = [getattr(self, declared.needs) is not None] if declared.needs else []
-        return declared.processor(value, *needs)
+        needed = getattr(self, declared.needs) if declared.needs else None
+        return declared.processor(value) if needed is None else declared.processor(value, needed)
 
     def sampler(
         self,
@@ -225,6 +251,12 @@ class Strategy:
         self._check_draws_nothing(seed=call.seed, generator=call.generator, num_samples=call.num_samples)
         return Argmax()
 
+    def forcing(self, token: int) -> Self:
+        """Returns the same strategy with a token that it forces as the second one of a row."""
+        if self.chain is None:
+            return replace(self, forced_bos_token_id=token)
+        return replace(self, chain=Chain(*self.chain.processors, constraints.ForcedBos(token)))
+
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Checks a request against this strategy; returns it, with another chain where one is needed."""
         request.chain.check_rows(len(request.prompts) * request.num_samples, request.num_samples)
@@ -250,6 +282,8 @@ class Strategy:
     def _check(self) -> None:
         """Checks the fields that no processor sees."""
         check_type("processors", self.processors, tuple, "a list of processors")
+        if getattr(self.watermark, "draws", False) and not vars(type(self)).get("_keyed"):
+            raise ArgumentValueError("watermark", self.watermark, "another; this one replaces Sample's draw")
         if self.chain is None:
             return
         example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
@@ -263,15 +297,3 @@ class Strategy:
 
 register_fields("Sample", parameters_of(Strategy))
 document(Strategy)
-
-
-def in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
-    """Returns names and declarations of parameters in one of the ORDERS."""
-    check_choice("order", order, ORDERS)
-    names = list(parameters)
-    for name, declared in parameters.items():
-        if order in declared.before:
-            names.remove(name)
-            following = declared.before[order]
-            names.insert(names.index(following) if following else len(names), name)
-    return [(name, parameters[name]) for name in names]

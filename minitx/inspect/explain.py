@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.arguments import check_names, resolve
-from minitx.decoding.detokenize import text_of
+from minitx.decoding.guidance.session import GuidedSession, open_session
+from minitx.decoding.processors.base import label
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.detokenize import text_of
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ def explain(
         strategy: as for `generate`; not a search.
         top: the number of tokens to show at each step.
         **options: max_new_tokens (here 1 by default), min_new_tokens, tokenizer, stop, seed, generator,
-            decoder_prompts, inputs_embeds, grammar and schema as for `generate`.
+            decoder_prompts, inputs_embeds, grammar, schema and guidance as for `generate`.
 
     Returns:
         The data; print it for tables.
@@ -148,7 +150,7 @@ def explain(
     def _observe(session: DecodingSession, tokens: Tensor) -> None:
         positions.append(position(session, int(tokens[0]), top))
 
-    for _ in strategy.run(DecodingSession(model, request), _observe):
+    for _ in strategy.run(open_session(model, request, lookahead=strategy.lookahead), _observe):
         pass
     return Explanation(tuple(positions))
 
@@ -157,11 +159,14 @@ def position(session: DecodingSession, token: int, top: int) -> Position:
     """Returns the steps that led to a token of the session's only row."""
     context, tokenizer = session.context, session.request.tokenizer
     ids = context.tokens[0, : context.length[0]].tolist()
-    raw = torch.softmax(session.logits[0].cpu().double(), dim=-1)
+    model = [("model", session.logits)]
+    if isinstance(session, GuidedSession):
+        model = [("model", session.model_logits), (label(session.guidance), session.logits)]
+    raw = torch.softmax(model[0][1][0].cpu().double(), dim=-1)
     before = torch.ones_like(raw)
     steps: list[Step] = []
     trace = session.request.chain.trace(session.logits, context, session.states)
-    for name, logits in [("model", session.logits), *trace]:
+    for name, logits in [*model, *trace]:
         scores = logits[0].cpu().double()
         probabilities = torch.softmax(scores, dim=-1)
         left = scores > -torch.inf

@@ -37,6 +37,18 @@ def as_bool(mask: Tensor | None, batch: int, time: int, name: str = "attention_m
     return mask.bool()
 
 
+def as_bool_of_queries(mask: Tensor, name: str = "attention_mask") -> Tensor:
+    """Converts a 0/1 or boolean mask of the keys that each query attends to: (B, T, S) -> (B, T, S) bool.
+
+    Raises:
+        ArgumentValueError: values other than 0 and 1.
+    """
+    rows = mask.flatten(0, 1)
+    checked = as_bool(rows, rows.shape[0], rows.shape[1], name)
+    assert checked is not None
+    return checked.view_as(mask)
+
+
 def holds_zeros_and_ones(mask: Tensor) -> bool:
     """Whether a mask holds the values 0 and 1 alone.
 
@@ -82,6 +94,22 @@ def causal_window_mask(
     if window is not None:
         near = near & (distance.abs() < window)
     return near[None, None] if mask is None else unmask_empty_rows(mask & near)
+
+
+def distances(mask: Tensor) -> Tensor:
+    """Returns how many attended keys each key lies before its query, whose own key is the last of them.
+
+    The keys that a query attends to are its sequence, whatever lies between them, such as the other branches
+    of a tree.
+
+    Args:
+        mask: (B, 1, T, S), True = attend.
+
+    Returns:
+        (B, 1, T, S) long; of keys that are not attended to, that of the attended key before.
+    """
+    counts = mask.long().cumsum(dim=-1)
+    return counts[..., -1:] - counts.clamp(min=1)
 
 
 def unmask_empty_rows(mask: Tensor) -> Tensor:

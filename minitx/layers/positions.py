@@ -62,8 +62,12 @@ class RelativePositionBias(Embedding):
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Returns the bias to add to the scaled scores: positions (T,), (S,) -> (1, H, T, S)."""
-        scores: Tensor = self(self.bucket(keys[None, :] - queries[:, None]))  # (T, S, H)
-        return scores.permute(2, 0, 1)[None]
+        return self.of_distances((keys[None, :] - queries[:, None])[None])
+
+    def of_distances(self, distance: Tensor) -> Tensor:
+        """Returns the bias of each key minus query position: (B, T, S) -> (B, H, T, S)."""
+        scores: Tensor = self(self.bucket(distance))  # (B, T, S, H)
+        return scores.permute(0, 3, 1, 2)
 
     def bucket(self, distance: Tensor) -> Tensor:
         """Returns the bucket of each key minus query position: (...) -> (...)."""

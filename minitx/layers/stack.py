@@ -22,7 +22,7 @@ from minitx.layers.cache import (
 )
 from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.layer import make_layer
-from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
+from minitx.layers.masks import causal_window_mask, distances, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.positions import RelativePositionBias, alibi
 from minitx.layers.recorder import Recorder
@@ -197,10 +197,20 @@ class Stack(nn.Module):
             position_ids: (1 or B, T)
             cache: of earlier tokens.
         """
-        attend = padding_mask(mask)
         if self.attends_to_all and cache is None:
-            return dict.fromkeys(self.layer_kinds, AttentionContext(attend))
-        return {kind: self.context(kind, hidden, attend, position_ids, cache) for kind in {*self.layer_kinds}}
+            return dict.fromkeys(self.layer_kinds, AttentionContext(padding_mask(mask)))
+        return self.contexts_by_kind(hidden, mask, position_ids, cache)
+
+    def contexts_by_kind(
+        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
+    ) -> Mapping[LayerKind, AttentionContext]:
+        """Returns mask and positions for each kind of layer; the arguments are those of `contexts`."""
+        apart = None
+        if cache is not None and mask is not None and mask.dim() == 3:
+            mask = mask.tril(cache.length)
+            apart = distances(mask[:, None])
+        inputs = (hidden, padding_mask(mask), position_ids, cache, apart)
+        return {kind: self.context(kind, *inputs) for kind in {*self.layer_kinds}}
 
     def context(
         self,
@@ -209,6 +219,7 @@ class Stack(nn.Module):
         attend: Tensor | None,
         position_ids: Tensor,
         cache: Cache | None,
+        apart: Tensor | None = None,
     ) -> AttentionContext:
         """Returns mask and positions for one kind of layer.
 
@@ -218,12 +229,17 @@ class Stack(nn.Module):
             attend: padding mask, (B, 1, 1 or T, S), or None.
             position_ids: (1 or B, T).
             cache: of earlier tokens.
+            apart: (B, 1, T, S), `distances` where the mask lists the keys of each query; None: the tokens are
+                in the order of their sequence.
         """
         past, part = 0, None
         if cache is not None:
             past, part = cache.length, cache.layers[self.layer_kinds.index(kind)]
-        bias = self.score_bias(kind, attend, past, hidden) if self.has_score_bias else None
-        mask, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
+        bias = self.score_bias(kind, attend, past, hidden, apart) if self.has_score_bias else None
+        if apart is None or attend is None:
+            mask, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
+        else:
+            mask, causal = self.mask_of_queries(kind, attend, apart, part, past), False
         mask = mask if bias is None else to_additive_mask(mask, bias)
         rotary = self.rotary(kind, position_ids, hidden.dtype) if kind.uses_rope else None
         return AttentionContext(mask, causal, rotary, past)
@@ -262,6 +278,27 @@ class Stack(nn.Module):
             attend = causal_window_mask(attend, queries, keys, causal=self.config.causal, window=window)
         return attend, False
 
+    def mask_of_queries(
+        self, kind: LayerKind, attend: Tensor, apart: Tensor, part: LayerCache | None, past: int
+    ) -> Tensor:
+        """Narrows a mask that lists the keys of each query to the window of the layer.
+
+        Args:
+            kind: of the layer.
+            attend: (B, 1, T, S).
+            apart: (B, 1, T, S), the distance of each key.
+            part: cache of a layer of this kind.
+            past: number of tokens in it.
+
+        Returns:
+            (B, 1, T, S), for the keys that the cache returns.
+        """
+        if kind.layer_type == SLIDING and self.config.sliding_window is not None:
+            attend = attend & (apart < self.config.sliding_window)
+        if part is None:
+            return attend
+        return attend[..., part.key_positions(past, attend.shape[2], attend.device)]
+
     def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
         """Returns the RoPE tables of one kind of layer.
 
@@ -273,7 +310,14 @@ class Stack(nn.Module):
         assert isinstance(self.config.positions, Rotary), "the kind uses RoPE"
         return rotary_tables(self.config.positions.ropes[kind.layer_type], position_ids, dtype)
 
-    def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
+    def score_bias(
+        self,
+        kind: LayerKind,
+        attend: Tensor | None,
+        past: int,
+        hidden: Tensor,
+        apart: Tensor | None = None,
+    ) -> Tensor:
         """Returns the position bias of the scores.
 
         Args:
@@ -281,6 +325,7 @@ class Stack(nn.Module):
             attend: padding mask, (B, 1, 1 or T, S).
             past: S - T.
             hidden: (B, T, E), for its length, device and dtype.
+            apart: as for `context`.
 
         Returns:
             (1 or B, H, 1 or T, S)
@@ -289,7 +334,7 @@ class Stack(nn.Module):
         if isinstance(self.config.positions, RelativeBias):
             bias = self.relative_bias[kind.bias_table]
             assert isinstance(bias, RelativePositionBias)
-            return bias.scores(places[past:], places)
+            return bias.scores(places[past:], places) if apart is None else bias.of_distances(-apart[:, 0])
         positions = places[None, None, None]
         if attend is not None:  # skip padding and keys that a query does not attend to
             positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)

@@ -10,7 +10,7 @@ from minitx.habits import explain_arguments
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
-from minitx.layers.masks import as_bool
+from minitx.layers.masks import as_bool, as_bool_of_queries
 from minitx.layers.recorder import Layers, Recorder
 from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
@@ -77,7 +77,7 @@ class CausalModel(Model):
 
         Args:
             input_ids: (B, T).
-            attention_mask: (B, T) of these tokens, 1 or True = attend.
+            attention_mask: (B, T) of these tokens, or (B, T, S) of all keys; 1 or True = attend.
             position_ids: (B or 1, T); None: the architecture's own numbering.
             inputs_embeds: (B, T, W), instead of `input_ids`.
             cache: with the earlier tokens, and the encoder output of an encoder-decoder.
@@ -122,10 +122,17 @@ class CausalModel(Model):
             self.check_cache(cache)
             cache.check(inputs.attention_mask, tuple(ids.shape), prefix)
             past = cache.length
-        mask = as_bool(inputs.attention_mask, len(ids), ids.shape[1], f"{prefix}attention_mask")
+        mask, name = inputs.attention_mask, f"{prefix}attention_mask"
+        if past and mask is not None and mask.dim() == 3:
+            mask = as_bool_of_queries(mask, name)
+        else:
+            mask = as_bool(mask, len(ids), ids.shape[1], name)
         if cache is not None:
             mask = cache.full_mask(mask, tuple(ids.shape), ids.device)
         flat = mask if mask is not None and mask.dim() == 2 else None
+        if past and mask is not flat and inputs.position_ids is None:
+            hint = "the mask of each query does not say where it stands"
+            raise ArgumentValueError(f"{prefix}position_ids", None, "given with this attention mask", hint)
         embedder.check_ids(ids)
         position_ids = embedder.positions(ids, inputs.position_ids, past, flat)
         hidden = embedder(ids, None, position_ids, inputs.inputs_embeds)
@@ -234,9 +241,10 @@ class DecoderModel(CausalModel):
 
         Args:
             input_ids: (B, T).
-            attention_mask: (B, T) or (B, T, T), 1 or True = attend; the cache has the mask of earlier tokens.
-                The second form lists the keys that each query attends to, without a cache only; later keys
-                stay masked.
+            attention_mask: (B, T) or (B, T, S), 1 or True = attend; the cache has the mask of earlier tokens.
+                The second form lists the keys that each query attends to, itself among them, S = T without a
+                cache; later keys stay masked. Beside tokens in a cache it lists those too, S = length + T,
+                the keys of a query count as its sequence, and `position_ids` are needed.
             position_ids: (B or 1, T); None: the architecture's own numbering. Most number padding too; for
                 left padding pass `(attention_mask.cumsum(1) - 1).clamp(min=0)`.
             labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.

@@ -17,7 +17,7 @@ import minitx
 from minitx.decoding import Beam, BeamSample
 from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import pair
 from tests.parity.test_generate import DECODERS, LENGTHS, PAD, left_padded, seeded

@@ -14,7 +14,7 @@ import minitx
 from minitx.decoding import Greedy, Sample
 from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.models import Model
 from minitx.optimize.linear import LARGE, FastLinear
 from tests.parity.cases import BY_NAME, CASES

@@ -36,7 +36,7 @@ from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import decoding, decoding_options
 from minitx.cli import generate as command
-from minitx.decoding import request
+from minitx.decoding import KGW, ThinkingBudget, request
 from minitx.decoding.output import Event
 from minitx.habits import OPTIONS as NOT_HERE
 from minitx.validation import ArgumentValueError
@@ -135,15 +135,29 @@ VALUES: dict[str, tuple[str | None, Any]] = {
     "tfs": ("0.9", 0.9),
     "p_less": ("1", 1.0),
     "averaged_xtc": ("0.5,0.1", (0.5, 0.1)),
+    "xtc": ("0.5,0.1", (0.5, 0.1)),
+    "mirostat": ("5,0.1", (5.0, 0.1)),
+    "mirostat_v1": ("5,0.1,50", (5.0, 0.1, 50)),
+    "adaptive_p": ("0.5,0.9", (0.5, 0.9)),
     "dynamic_temperature": ("0.5,1.5", (0.5, 1.5)),
     "entropy_temperature": ("1.0,0.5", (1.0, 0.5)),
     "smoothing": ("0.3", (0.3,)),
+    "prefix_bias": ("([3, 4], 0.5)", ((3, 4), 0.5)),
+    "thinking_budget": (
+        "ThinkingBudget(tokens=2, begin=[3], end=[4])",
+        ThinkingBudget(tokens=2, begin=[3], end=[4]),
+    ),
+    "watermark": ("KGW(bias=3)", KGW(bias=3)),
     "skew": ("-0.5", -0.5),
     "entmax_alpha": ("1.5", 1.5),
     "order": ("llama.cpp", "llama.cpp"),
     "repetition_penalty": ("1.2", 1.2),
     "presence_penalty": ("-0.5", -0.5),
     "frequency_penalty": ("0.3", 0.3),
+    "relative_frequency_penalty": ("5", 5.0),
+    "penalty_window": ("64", 64),
+    "dry": ("0.8,1.75,2", (0.8, 1.75, 2)),
+    "dry_breakers": ("4 5", (4, 5)),
     "no_repeat_ngram_size": ("2", 2),
     "encoder_repetition_penalty": ("1.3", 1.3),
     "encoder_no_repeat_ngram_size": ("3", 3),
@@ -165,6 +179,9 @@ STOPS: dict[str, tuple[list[str], Any]] = {
     "tokens": (["--stop-tokens", "4 5"], (4, 5)),
     "strings": (["--stop", "a b", "--stop", "c"], ("a b", "c")),
     "include_stop": (["--include-stop"], True),
+    "regex": (["--stop-regex", r"\d+"], r"\d+"),
+    "repetition": (["--stop-repetition", "8,4"], (8, 4)),
+    "seconds": (["--seconds", "2.5"], 2.5),
 }
 
 
@@ -197,7 +214,9 @@ def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     """A new field of a strategy, of `Stop`, or argument of `generate` must get one of the two."""
     strategies = {field.name for kind in (Greedy, Sample) for field in fields(kind)}
     assert {name for name in strategies if decoding_options.shown(name) not in NOT_HERE} == VALUES.keys()
-    assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding_options.STOP.keys()
+    assert STOPS.keys() == decoding_options.STOP.keys()
+    assert {field.name for field in fields(Stop)} - STOPS.keys() == {"function"}
+    assert "--stop-function" in NOT_HERE
     ours = {"model", "prompts", "prompt", "strategy", "stop", "options"}
     declared = getattr(request, "GenerationOptions", None)
     options = getattr(declared, "__annotations__", {})
@@ -234,7 +253,7 @@ def test_help_fits_and_teaches(run: Run) -> None:
         assert "examples:" in out
         assert "in Python there can be one for each" in " ".join(out.split())
         assert '"1996 3103" is one phrase, "1996,3103" are two' in " ".join(out.split())
-        assert "show the --stop or --stop-tokens that ended it\n" in out  # never an end token
+        assert "show the stop text, token or match that ended it\n" in out  # never an end token
         assert max(map(len, out.splitlines())) <= 80
 
 
@@ -263,7 +282,7 @@ def test_a_text_that_shows_nothing(run: Run, folder: Path) -> None:
         (["--logit-bias", "2=100"], ended),
         (
             ["--logit-bias", "5=100", "--stop", " c"],
-            "minitx: --stop or --stop-tokens ended the text ",
+            "minitx: --stop, --stop-tokens or --stop-regex ended the text ",
         ),
         (["--logit-bias", "1=100"], "minitx: the text has special tokens alone, which are not shown; "),
     ):
@@ -544,7 +563,6 @@ MISTAKES = {
     "--temp 1": "did you mean --temperature?",
     "--max-tokens 1": "did you mean --max-new-tokens?",
     "--head none": "--head; it is always the one for the next token",
-    "--strategy greedy": "--greedy, or --checkpoint; sampling is the default",
     "--n 2": "it is called --num-samples",
     "--zzz": "--help lists",
     "--hi": "there is no option --hi",

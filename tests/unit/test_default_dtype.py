@@ -16,8 +16,8 @@ from torch import Tensor
 import minitx
 import minitx.decoding as decoding
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.stopping import Stop
 from minitx.layers.disentangled import log_bucket
 from tests.unit.decoding.histories import history, logits_of
 from tests.unit.decoding.test_properties import ALL_ROWS, EVERY, SIZE

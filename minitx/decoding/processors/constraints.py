@@ -86,6 +86,12 @@ class BeginSuppressTokens(TokenProcessor):
     begin_suppress_tokens: Sequence[int]
     after_forced_bos: bool = False
     parameter = "begin_suppress_tokens"
+    needs: ClassVar[str] = "forced_bos_token_id"
+
+    @classmethod
+    def beside_forced_bos(cls, ids: Any, forced_bos_token_id: int | None = None) -> BeginSuppressTokens:
+        """Returns the processor of a strategy that may also force a token."""
+        return cls(ids, after_forced_bos=forced_bos_token_id is not None)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""

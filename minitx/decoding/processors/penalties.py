@@ -1,4 +1,4 @@
-"""Penalties on tokens that occurred, and bans of repeated n-grams.
+"""Penalties on tokens that occurred, and bans of repeated n-grams; `dry.py` has one on longer repetitions.
 
 The `scope` selects the tokens that are penalised: "all" (prompt and output), "output", or the last n tokens.
 Padding is never included. B rows, V vocabulary, L history, S source.
@@ -17,7 +17,7 @@ from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context, Scope, count, or_spare
 from minitx.validation import ArgumentValueError, Interval
 
-_OPENAI_HINT = "0.0 penalises nothing, below 0 rewards repetition"
+_COUNT_HINT = "0.0 penalises nothing, below 0 rewards repetition"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class _ScopedPenalty(NumericProcessor):
 
     penalty: Numbers
     scope: Scope = "all"
+    needs: ClassVar[str] = "penalty_window"  # the field of a strategy that is the scope, if set
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +46,7 @@ class RepetitionPenalty(_ScopedPenalty):
 
     Args:
         penalty: above 0, one or per row; 1.0 changes nothing.
-        scope: the tokens that are penalised.
+        scope: the tokens that are penalised; llama.cpp uses the last 64, mlx-lm the last 20.
     """
 
     rule = Rule("repetition_penalty", "1.0 changes nothing, above 1 penalises", POSITIVE, 1.0)
@@ -86,10 +87,13 @@ class _CountPenalty(_ScopedPenalty):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        counts = context.counts(logits.shape[-1], self.scope)
-        counts = counts if self.most is None else counts.clamp(max=self.most)
         penalty: Tensor | float = self.column(logits)
-        return logits - penalty * counts.to(logits.dtype)
+        return logits - penalty * self.amounts(context, logits)
+
+    def amounts(self, context: Context, like: Tensor) -> Tensor:
+        """(B, V) of the dtype of the logits `like`: the factor of the penalty for each token."""
+        counts = context.counts(like.shape[-1], self.scope).to(like.dtype)
+        return counts if self.most is None else counts.clamp(max=self.most)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class FrequencyPenalty(_CountPenalty):
         scope: the tokens that are penalised; OpenAI and vLLM use the output, llama.cpp the last 64 tokens.
     """
 
-    rule = Rule("frequency_penalty", _OPENAI_HINT, Interval(-2, 2), 0.0)
+    rule = Rule("frequency_penalty", _COUNT_HINT, Interval(-2, 2), 0.0)
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,37 @@ class PresencePenalty(_CountPenalty):
         scope: the tokens that are penalised; OpenAI and vLLM use the output, llama.cpp the last 64 tokens.
     """
 
-    rule = Rule("presence_penalty", _OPENAI_HINT, Interval(-2, 2), 0.0)
+    rule = Rule("presence_penalty", _COUNT_HINT, Interval(-2, 2), 0.0)
     most = 1
+
+
+@dataclass(frozen=True)
+class RelativeFrequencyPenalty(_CountPenalty):
+    """Subtracts the penalty times the share of a token in the history: count / length.
+
+    The frequency penalty of Text Generation Inference. Unlike OpenAI's it does not grow with the length of
+    the text: a token that makes up a tenth of it always loses a tenth of the penalty.
+
+    Args:
+        penalty: in [-100, 100], one or per row; 0.0 changes nothing.
+        scope: the tokens that are counted, by default those of prompt and output.
+    """
+
+    scope: Scope = "all"
+    rule = Rule("relative_frequency_penalty", _COUNT_HINT, Interval(-100, 100), 0.0)
+
+    def amounts(self, context: Context, like: Tensor) -> Tensor:
+        """(B, V): the share of each token."""
+        length = context.valid(self.scope).sum(dim=-1, keepdim=True)
+        return super().amounts(context, like) / length.clamp(min=1)
+
+
+def check_window(value: Any) -> tuple[()]:
+    """Checks `penalty_window`, the scope of the penalties above; returns no processor."""
+    check_size(
+        "penalty_window", to_plain(value), 1, "the last N tokens; None: the whole text of each penalty"
+    )
+    return ()
 
 
 @dataclass(frozen=True)

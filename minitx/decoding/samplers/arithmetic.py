@@ -67,7 +67,14 @@ class ArithmeticCode:
         codes: (B,) float64 in [0, 1), from `spread`.
         num_samples: N, the rows per prompt.
         fresh: codes of rows that are alone in their part of the interval.
+
+    Attributes:
+        keys: (B,) long, of the rows; None with a generator.
+        generator: None with a seed.
     """
+
+    keys: Tensor | None = None
+    generator: torch.Generator | None = None
 
     def __init__(self, codes: Tensor, num_samples: int, fresh: Uniform) -> None:
         self._first = self._codes = codes
@@ -83,10 +90,12 @@ class ArithmeticCode:
 
         Takes the arguments of `row_keys`, and raises its errors.
         """
-        shift = _Uniforms(row_keys(seed, prompts, 1, device)).at(0)
-        fresh = _Uniforms(row_keys(seed, prompts, num_samples, device))
+        shift = CounterGumbel(row_keys(seed, prompts, 1, device)).uniform(0)
+        fresh = CounterGumbel(row_keys(seed, prompts, num_samples, device))
         # The first sample has the key of its prompt, whose position 0 is used by the shift.
-        return cls(spread(shift, num_samples), num_samples, lambda position: fresh.at(position + 1))
+        code = cls(spread(shift, num_samples), num_samples, lambda position: fresh.uniform(position + 1))
+        code.keys = fresh.keys
+        return code
 
     @classmethod
     def from_generator(cls, generator: torch.Generator, num_prompts: int, num_samples: int) -> Self:
@@ -96,7 +105,9 @@ class ArithmeticCode:
             return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
 
         codes = spread(_draw(num_prompts), num_samples)
-        return cls(codes, num_samples, lambda _: _draw(len(codes)))
+        code = cls(codes, num_samples, lambda _: _draw(len(codes)))
+        code.generator = generator
+        return code
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
@@ -123,12 +134,3 @@ def spread(shift: Tensor, num_samples: int) -> Tensor:
     """
     steps = torch.arange(num_samples, dtype=torch.float64, device=shift.device) / num_samples
     return ((shift.double()[:, None] + steps) % 1).flatten()
-
-
-class _Uniforms(CounterGumbel):
-    """Uniform numbers from the counter-based generator, instead of noise for tokens."""
-
-    def at(self, position: int | Tensor) -> Tensor:
-        """Returns one float64 in [0, 1) for each (key, position), (B,)."""
-        start, stride = self.counters(position)  # 32 random bits, and 31 above one that is set
-        return (start * 2**21 + (stride >> 11)).double() * 2.0**-53

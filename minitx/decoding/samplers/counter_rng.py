@@ -28,6 +28,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from minitx.decoding.counter import counters, key_words, mixed
 from minitx.decoding.parameters import to_plain
 from minitx.decoding.samplers.base import Device, Seed
 from minitx.validation import ArgumentTypeError, ArgumentValueError
@@ -53,10 +54,7 @@ class CounterGumbel:
         if keys.dim() != 1 or keys.dtype != torch.long:
             raise ArgumentValueError("keys", keys, "one torch.long per row, of shape (B,)")
         self.keys = keys
-        # Both halves of a key affect both words, even of similar keys such as 0 and 1.
-        low = _mixed((keys & _32_BITS) ^ 0x5BD1E995)
-        high = _mixed((keys >> 32 & _32_BITS) ^ low)
-        self._words = torch.stack([_mixed(low ^ high), high], dim=1)  # (B, 2)
+        self._words = key_words(keys)
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
@@ -82,12 +80,14 @@ class CounterGumbel:
         start, stride = self.counters(position)
         return _gumbel(torch.arange(size, device=start.device) * stride[:, None] + start[:, None])
 
+    def uniform(self, position: int | Tensor) -> Tensor:
+        """Returns one float64 in [0, 1) for each (key, position), (B,)."""
+        start, stride = self.counters(position)  # 32 random bits, and 31 above one that is set
+        return (start * 2**21 + (stride >> 11)).double() * 2.0**-53
+
     def counters(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """Returns the start and the odd stride of each row's counter at its position, (B,) each."""
-        halves = torch.arange(2, device=self.keys.device)
-        at = (position[:, None] if isinstance(position, Tensor) else position) * 2 + halves
-        start, stride = _mixed(self._words ^ _mixed(at)).unbind(dim=1)
-        return start, stride | 1
+        return counters(self._words, position)
 
 
 class RepeatedSeed(int):
@@ -136,27 +136,12 @@ def row_keys(
     return torch.tensor(keys, dtype=torch.long, device=device)
 
 
-def _mixed(number: Tensor) -> Tensor:
-    """Returns a bijective hash of integers below 2^32; flipping a bit flips each output bit half the time.
-
-    Two rounds of xor-shift and multiplication, with constants that an exhaustive search found to leave
-    the least bias (C. Wellons, "Prospecting for hash functions", 2018). Both are below 2^31, so that a
-    product fits into 63 bits.
-    """
-    number = number ^ number >> 16
-    number = (number * 0x21F0AAAD).bitwise_and_(_32_BITS)
-    number ^= number >> 15
-    number = number.mul_(0x735A2D97).bitwise_and_(_32_BITS)
-    number ^= number >> 15
-    return number
-
-
 def _gumbel(counter: Tensor) -> Tensor:
     """Returns Gumbel noise -ln E, with E exponential, for the low 32 bits of integers.
 
     E = -ln(1 - u) for a uniform u, by log1p: a small u gives a small E with all 32 bits of u, by which rare
     tokens win. u lies in [2^-33, 1 - 2^-24], so that no noise is infinite: -inf would look like a ban.
     """
-    bits = _mixed(counter & _32_BITS)
+    bits = mixed(counter & _32_BITS)
     uniform = bits.to(torch.float32).mul_((1 - 2**-24) / 2**32).add_(2**-33)
     return uniform.neg_().log1p_().neg_().log_().neg_()

@@ -52,7 +52,7 @@ class Search(Strategy, example="Beam"):
 
     searches = True
     _drawing: ClassVar[str] = "BeamSample"
-    _finds_strings: ClassVar[bool] = False
+    _sees_rows: ClassVar[bool] = False
     _too_few: ClassVar[str] = (
         "{number} of the num_samples={num_samples} hypotheses were found: the model's vocabulary, "
         "max_new_tokens and the processors leave no other sequences."
@@ -80,6 +80,7 @@ class Search(Strategy, example="Beam"):
         """Runs the loop until every prompt is done; returns the last state."""
         state = self.begin(session)
         while not state.done:
+            state.check_time()
             candidates = self.score(state, self.propose(state))
             kept = self.keep(state, candidates)
             state.advance(candidates, kept, self.may_leave(session.request))
@@ -115,11 +116,12 @@ class Search(Strategy, example="Beam"):
 
         Raises:
             ArgumentValueError: more hypotheses than beams, values for another number of prompts, or stop
-                strings where the search cannot find them.
+                conditions that the search cannot see.
         """
-        if request.stop.strings and not self._finds_strings:
+        if (conditions := request.stop.needs_rows) and not self._sees_rows:
             raise ValueError(
-                f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; use Stop(tokens=...)."
+                f"{type(self).__name__}(...) cannot stop at {' or '.join(conditions)}, as Beam(...) can; use "
+                "Stop(tokens=...)."
             )
         if request.num_samples > self.num_beams:
             expected = f"at most num_beams={self.num_beams}"
@@ -242,7 +244,8 @@ def _events(
     """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
     for prompt, ends in enumerate(links):
         for number, last in enumerate(ends, prompt * request.num_samples):
-            row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt])
+            row = RowState.of(request, prompt, prompt)
             for link in record.path(prompt, last):
                 token = record.value(prompt, link, "tokens")
-                yield Event(number, token, *row.push(token), *record.extras(prompt, link))
+                # What nothing else ends is a hypothesis because the time was over.
+                yield Event(number, token, *row.push(token, link == last), *record.extras(prompt, link))

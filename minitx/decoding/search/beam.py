@@ -15,20 +15,19 @@ P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.detokenize import Detokenizer
+from minitx.decoding.loop import RowState
 from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, parameter
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import MultinomialSampler
 from minitx.decoding.search.base import ScoredSearch, num_candidates
 from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
-from minitx.decoding.stopping import RowText
 from minitx.validation import ArgumentValueError, check_choice
 
 LengthNorm = Literal["power", "gnmt"]
@@ -37,15 +36,15 @@ _MOST_HYPOTHESES = 2**16
 
 
 class _State(BeamState):
-    """Also holds the texts and the source coverage of the beams, where the search needs them."""
+    """Also holds the rows and the source coverage of the beams, where the search needs them."""
 
-    texts: _BeamTexts | None = None
+    rows: _BeamRows | None = None
     coverage: _Coverage | None = None
 
     def move(self, candidates: Candidates, kept: Tensor, staying: Sequence[int]) -> Tensor:
-        """Also moves texts and coverage with the beams."""
-        if self.texts is not None:
-            self.texts.select(staying, kept)
+        """Also moves rows and coverage with the beams."""
+        if self.rows is not None:
+            self.rows.select(staying, kept)
         rows = super().move(candidates, kept, staying)
         if self.coverage is not None:
             self.coverage.select(rows)
@@ -84,7 +83,7 @@ class Beam(ScoredSearch):
     )
 
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never", "exact")
-    _finds_strings: ClassVar[bool] = True
+    _sees_rows: ClassVar[bool] = True
 
     @property
     def max_hypotheses(self) -> int:
@@ -98,8 +97,8 @@ class Beam(ScoredSearch):
         state = _State(session, num_candidates(request, self.num_beams), self.max_hypotheses)
         if self.coverage_penalty:
             state.coverage = _Coverage(request, self.num_beams, session.device)
-        if request.stop.strings:
-            state.texts = _BeamTexts(request, self.num_beams)
+        if request.stop.needs_rows:
+            state.rows = _BeamRows(request, self.num_beams)
         return state
 
     def propose(self, state: _State) -> Candidates:
@@ -114,15 +113,15 @@ class Beam(ScoredSearch):
         return best.values, best.indices
 
     def score(self, state: _State, candidates: Candidates) -> Candidates:
-        """Also adds the coverage penalty and finds stop strings."""
+        """Also adds the coverage penalty and finds the ends by text, repetition or function."""
         candidates = super().score(state, candidates)
         if state.coverage is not None:
             covered = state.coverage.add(state.session.cross_attention).gather(1, candidates.parents)
             candidates.scores = candidates.scores + self.coverage_penalty * covered
         if state.at_limit:
             candidates.ends = torch.ones_like(candidates.ends)
-        elif state.texts is not None:
-            candidates.ends = state.texts.push(state, candidates)
+        elif state.rows is not None:
+            candidates.ends = state.rows.push(candidates)
         return candidates
 
     def keep(self, state: _State, candidates: Candidates) -> Kept:
@@ -178,33 +177,31 @@ class Beam(ScoredSearch):
             raise ArgumentValueError("patience", self.patience, expected, hint)
 
 
-class _BeamTexts:
-    """The texts of all beams, in which stop strings are searched."""
+class _BeamRows:
+    """The tokens and texts of all beams, for the conditions that need them."""
 
     def __init__(self, request: GenerationRequest, beams: int) -> None:
-        assert request.tokenizer is not None, "stop strings need one"
-        self._beams = [
-            [RowText(Detokenizer(request.tokenizer, prompt), request.stop.strings)] * beams
-            for prompt in request.prompts
-        ]
-        self._candidates: list[list[RowText]] = []
+        request = request if request.stop.has_text else replace(request, tokenizer=None)
+        prompts = range(len(request.prompts))
+        self._beams = [[RowState.of(request, prompt, prompt)] * beams for prompt in prompts]
+        self._candidates: list[list[RowState]] = []
 
-    def push(self, state: BeamState, candidates: Candidates) -> Tensor:
+    def push(self, candidates: Candidates) -> Tensor:
         """Appends the candidates' tokens to copies of their beams; returns which end, (P, C) bool."""
         parents, tokens = candidates.parents.tolist(), candidates.tokens.tolist()
         ends = candidates.ends.tolist()
         self._candidates = [[self._beams[p][beam].copy() for beam in row] for p, row in enumerate(parents)]
-        for place, texts in enumerate(self._candidates):
-            may_stop = state.may_stop(place)
-            for number, text in enumerate(texts):
+        for place, rows in enumerate(self._candidates):
+            for number, row in enumerate(rows):
                 if not ends[place][number]:
-                    ends[place][number] = text.push(tokens[place][number], may_stop=may_stop)[1]
+                    row.push(tokens[place][number], late=False)
+                    ends[place][number] = row.reason is not None
         return torch.tensor(ends, device=candidates.ends.device)
 
     def select(self, places: Sequence[int], kept: Tensor) -> None:
         """Continues with the prompts at these places, and of each with its candidates in (P, N) `kept`."""
-        rows = kept.tolist()
-        self._beams = [[self._candidates[place][number] for number in rows[place]] for place in places]
+        chosen = kept.tolist()
+        self._beams = [[self._candidates[place][number] for number in chosen[place]] for place in places]
 
 
 class _Coverage:

@@ -131,6 +131,11 @@ class LexicalBeam(ScoredSearch):
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also checks that the phrases fit."""
+        if request.stop.deadline is not None:
+            raise ValueError(
+                "LexicalBeam(...) cannot stop at seconds, as Beam(...) can: phrases may be missing when "
+                "the time is over; use max_new_tokens."
+            )
         words = Words(self.force_words_ids)
         forced = self.forced_eos_token_id is not None  # takes the last place
         if words.shortest + forced > request.max_new_tokens > 0:

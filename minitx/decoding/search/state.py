@@ -116,6 +116,7 @@ class BeamState:
         sums: (P, N), by which beams compete: log-probabilities of their sequences, unless a search differs.
         finished: the finished hypotheses of these prompts.
         hypotheses: of the prompts that are done, score and code of each hypothesis, best first.
+        late: the seconds of the call are over, and each prompt has its least number of tokens.
         dtype: of sums and scores.
     """
 
@@ -139,6 +140,7 @@ class BeamState:
         self.sums[:, :: beams // groups] = 0.0
         self.finished = BeamHypotheses(len(self.prompts) * groups, places, self.sums)
         self.hypotheses: dict[int, list[tuple[float, int]]] = {}
+        self.late = False
 
     @property
     def done(self) -> bool:
@@ -152,8 +154,12 @@ class BeamState:
 
     @property
     def at_limit(self) -> bool:
-        """Whether candidates have `max_new_tokens`."""
-        return self.length == self.request.max_new_tokens
+        """Whether candidates are the last tokens: they have `max_new_tokens`, or the time is over."""
+        return self.late or self.length == self.request.max_new_tokens
+
+    def check_time(self) -> None:
+        """Looks at the time, once in a step."""
+        self.late = self.request.stop.is_late and self.length >= max(self.request.min_new_tokens)
 
     @property
     def codes(self) -> Tensor:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from minitx.decoding.detokenize import text_of
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
+from minitx.decoding.text.detokenize import text_of
 
 _WIDTH = 80
 _DEEPEST = 40  # columns of branches; deeper ones are cut on the left

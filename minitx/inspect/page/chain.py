@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minitx.decoding.parameters import Parameter, parameters_of
+from minitx.decoding.presets.orders import DEFAULT, ORDERS, in_order
 from minitx.decoding.processors.base import NumericProcessor
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.strategy import ORDERS, Strategy, in_order
+from minitx.decoding.strategy import Strategy
 from minitx.inspect.page.arrays import pack
 from minitx.inspect.page.tokens import names_of
 from minitx.inspect.pictures.subject import Subject
@@ -66,7 +67,7 @@ def next_token_data(subject: Subject, strategy: Strategy) -> tuple[dict[str, Any
         "orders": {
             order: [name for name, _ in in_order(declared, order) if name in numbers] for order in ORDERS
         },
-        "order": getattr(strategy, "order", ORDERS[0]),
+        "order": getattr(strategy, "order", DEFAULT),
     }, [f"The page does not compute {name}; its sliders begin without it." for name in left_out]
 
 

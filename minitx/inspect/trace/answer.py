@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minitx.decoding.detokenize import text_of
+from minitx.decoding.text.detokenize import text_of
 from minitx.inspect.trace import hand
 from minitx.inspect.trace.step import Step, short
 from minitx.inspect.trace.tracer import Side, Tracer, quoted

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from minitx.layers.cache.cross_attention import CrossAttentionCache
-from minitx.layers.cache.kv import LayerCache
+from minitx.layers.cache.kv import LayerCache, SlidingWindowCache, StaticCache
 from minitx.validation import (
     ArgumentValueError,
     check_indices,
@@ -78,7 +78,7 @@ class Cache:
         """Checks that tokens of this shape and mask can follow those in the cache.
 
         Args:
-            mask: (B, T) of the new tokens, or None.
+            mask: (B, T) of the new tokens, or (B, T, S) of all keys, S = length + T; or None.
             shape: (B, T).
             prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
@@ -96,11 +96,15 @@ class Cache:
             expected = f"of a number of sources that divides the {shape[0]} rows of {prefix}input_ids"
             hint = f"it holds {self.num_sources}, and each has the same number of rows"
             raise ArgumentValueError("cache", self, expected, hint)
-        if mask is not None and tuple(check_tensor(f"{prefix}attention_mask", mask).shape) != shape:
+        if mask is None:
+            return
+        given = tuple(check_tensor(f"{prefix}attention_mask", mask).shape)
+        per_query = self.length > 0 and given == (*shape, self.length + shape[1])
+        if given != shape and not per_query:
             raise ArgumentValueError(
                 f"{prefix}attention_mask",
                 mask,
-                f"of shape (batch, time) = {shape} like {prefix}input_ids, not {tuple(mask.shape)}",
+                f"of shape (batch, time) = {shape} like {prefix}input_ids, not {given}",
                 "with a cache it covers the new tokens alone, the cache has the mask of the earlier ones",
             )
 
@@ -108,13 +112,15 @@ class Cache:
         """Returns the mask of all keys, earlier and new.
 
         Args:
-            mask: (B, T) bool of the new tokens, or None.
+            mask: (B, T) bool of the new tokens, or (B, T, S) of all keys, which is returned; or None.
             shape: of the new tokens.
             device: of the result.
 
         Returns:
             (B, S) bool with S = length + T; None if there is no padding.
         """
+        if mask is not None and mask.dim() == 3:
+            return mask
         if self.mask is None and (mask is None or (not values_unavailable(mask) and bool(mask.all()))):
             return None
         real = torch.ones(shape[0], self.length + shape[1], dtype=torch.bool, device=device)
@@ -129,9 +135,11 @@ class Cache:
         """Makes tokens valid that every layer has stored.
 
         Args:
-            mask: (B, S) bool, the result of `full_mask`.
+            mask: (B, S) or (B, T, S) bool, the result of `full_mask`.
             time: number of the tokens.
         """
+        if mask is not None and mask.dim() == 3:  # which tokens attend to which; none of them is padding
+            mask = self.full_mask(None, tuple(mask.shape[:2]), mask.device)
         self.length += time
         self.mask = mask
 
@@ -164,6 +172,76 @@ class Cache:
         if length < self.length:
             for layer in self.layers:
                 layer.check_crop(length, self.high_water_mark)
+        self.rollback(self.length - length)
+        return self
+
+    def keep(self, kept: Tensor) -> Cache:
+        """Keeps these tokens of each row, as after a tree of which one path was chosen.
+
+        Rows that keep fewer tokens than others are padded on the left, so that later ones need positions.
+
+        Args:
+            kept: (B, length) bool.
+
+        Raises:
+            ArgumentTypeError: not a tensor.
+            ArgumentValueError: of another shape or dtype, or of nothing but False.
+            ValueError: layers with a ring buffer, which has no place for each token.
+        """
+        check_tensor("kept", kept)
+        if tuple(kept.shape) != (self.batch, self.length) or kept.dtype != torch.bool:
+            expected = f"a torch.bool tensor of shape {(self.batch, self.length)}, not {tuple(kept.shape)}"
+            raise ArgumentValueError("kept", kept, expected)
+        if any(isinstance(layer, SlidingWindowCache) for layer in self.layers):
+            raise ValueError("a ring buffer has no place for each token; leave the window to the mask.")
+        counts = kept.sum(dim=1)
+        length = int(counts.max())
+        if length == 0:
+            raise ArgumentValueError("kept", kept, "at least one token of a row")
+        slots = kept.long().argsort(dim=1, stable=True)[:, -length:]  # those that are kept come last
+        places = torch.arange(length, device=kept.device)
+        real = places >= (length - counts)[:, None]
+        moved = ((slots != places) & real).any(dim=0)
+        first = int(moved.long().argmax()) if bool(moved.any()) else length
+        for layer in self.layers if first < length else ():
+            _keep(layer, slots[:, first:], first)
+        self.length, self.mask = length, None if bool(real.all()) else real
+        return self
+
+    def crop_rows(self, removed: Sequence[int], *, trim: bool = False) -> Cache:
+        """Removes another number of last tokens from each row; all rows then end at the same position.
+
+        Rows that lose more than others move to the right, as if they had been padded on the left, so that
+        later tokens need explicit positions. Each row that moves is copied.
+
+        Args:
+            removed: one number per row, at most its number of tokens.
+            trim: also remove the positions at the start that are padding in every row, which moves all rows.
+
+        Raises:
+            ArgumentValueError: not one number per row, or more tokens than there are.
+            ValueError: so many that a ring buffer has lost some it needs. The cache stays as it was.
+        """
+        key = self.layers[0].key
+        if key is None or len(removed) != self.batch or min(removed) < 0 or max(removed) > self.length:
+            expected = f"numbers from 0 to {self.length}, one for each of the {self.batch} rows"
+            raise ArgumentValueError("removed", removed, expected)
+        for layer in self.layers if max(removed) else ():
+            layer.check_crop(self.length - max(removed), self.high_water_mark)
+        ends = [self.length - count for count in removed]
+        mask = torch.ones_like(key[:, 0, :1, 0], dtype=torch.bool) if self.mask is None else self.mask
+        mask, starts = mask.expand(-1, self.length), [0] * len(ends)
+        if trim:
+            starts = (~mask).long().cumprod(dim=1).sum(dim=1).tolist()
+        length = max(end - start for end, start in zip(ends, starts, strict=True)) if trim else max(ends)
+        steps = [end - length for end in ends]
+        if any(steps):
+            for layer in self.layers:
+                layer.shift(steps, length, self.high_water_mark)
+            places = torch.arange(length, device=key.device) + torch.tensor(steps, device=key.device)[:, None]
+            mask = mask.gather(1, places.clamp(min=0)) & (places >= 0)
+            self.mask = None if bool(mask.all()) else mask
+            self.high_water_mark -= min(steps)
         self.rollback(self.length - length)
         return self
 
@@ -227,6 +305,20 @@ def _source_indices(rows: Tensor, per_source: int) -> Tensor:
         if bool((groups == groups[:, :1]).all()):
             return groups[:, 0]
     return sources
+
+
+def _keep(layer: LayerCache, slots: Tensor, first: int) -> None:
+    """Moves the tokens at `slots` (B, N) to the places from `first` on."""
+    assert layer.key is not None
+    assert layer.value is not None
+    end = first + slots.shape[1]
+    for name, stored in (("key", layer.key), ("value", layer.value)):
+        index = slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3])
+        chosen = stored.gather(2, index)
+        if isinstance(layer, StaticCache):
+            stored[:, :, first:end] = chosen
+        else:
+            setattr(layer, name, torch.cat((stored[:, :, :first], chosen), dim=2))
 
 
 def _select(

@@ -6,6 +6,7 @@ so none of the three clears its tensors; later positions are overwritten.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -45,6 +46,15 @@ class LayerCache(Protocol):
 
         Raises:
             ValueError: some have been overwritten.
+        """
+
+    def shift(self, steps: Sequence[int], length: int, high_water_mark: int) -> None:
+        """Moves the tokens of each row, so that position p holds the token that was at p + steps[row].
+
+        Args:
+            steps: one per row; negative ones leave some undefined but finite tokens at the start of the row.
+            length: number of positions to fill.
+            high_water_mark: the most tokens that have been stored.
         """
 
 
@@ -94,6 +104,11 @@ def preallocate(stored: Tensor | None, new: Tensor, slots: int, past: int) -> Te
     if stored is None or (past == 0 and not same_layout(stored, new)):
         return new.new_empty((*new.shape[:2], slots, new.shape[3]))
     check_layout(stored, new)
+    return writable(stored)
+
+
+def writable(stored: Tensor) -> Tensor:
+    """Returns stored keys or values that may be changed in place: a copy where autograd needs the old."""
     if torch.is_grad_enabled():
         return stored.clone()
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():  # a graph cannot ask for the rest
@@ -131,6 +146,19 @@ class DynamicCache:
 
     def check_crop(self, length: int, high_water_mark: int) -> None:
         """Accepts every length, since no token is ever dropped."""
+
+    def shift(self, steps: Sequence[int], length: int, high_water_mark: int) -> None:
+        """Copies the tokens of each row that moves."""
+        if self.key is None or self.value is None:
+            return
+        self.key, self.value = writable(self.key), writable(self.value)
+        for step in {*steps} - {0}:
+            old, new = slice(max(step, 0), length + step), slice(max(-step, 0), length)
+            rows = torch.tensor(
+                [row for row, each in enumerate(steps) if each == step], device=self.key.device
+            )
+            for stored in (self.key, self.value):
+                stored[rows, :, new] = stored[rows, :, old]
 
 
 class StaticCache(DynamicCache):
@@ -235,3 +263,14 @@ class SlidingWindowCache:
                 f"cannot go back from {end} tokens to {length}: layers with a window of {self.window} keep "
                 f"the last {self.size} tokens; make the cache with spare={more} or more."
             )
+
+    def shift(self, steps: Sequence[int], length: int, high_water_mark: int) -> None:
+        """Rotates the slots of each row. Slots that were never filled are not read: they may hold NaN."""
+        if self.key is None or self.value is None:
+            return
+        slots = torch.arange(self.size, device=self.key.device)
+        moved = torch.tensor(steps, device=self.key.device)[:, None]
+        source = ((slots + moved) % self.size).clamp(max=high_water_mark - 1)[
+            :, None, :, None
+        ]  # (B, 1, size, 1)
+        self.key, self.value = (x.gather(2, source.expand_as(x)) for x in (self.key, self.value))

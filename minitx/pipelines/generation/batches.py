@@ -20,6 +20,7 @@ from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.special_tokens import begin_token
+from minitx.decoding.text.stopping import Stop
 from minitx.models import CausalModel
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_integer
@@ -36,7 +37,8 @@ def generate_batches(
     """Yields the results of `generate` for any number of prompts, batch by batch.
 
     All arguments are checked before the first batch. The rows are those of `generate`, up to the last bits of
-    the logits, if a seed is passed or nothing is drawn. Custom processors see the rows of one batch.
+    the logits, if a seed is passed or nothing is drawn. Custom processors see the rows of one batch, and the
+    seconds of a `Stop` are those of each batch.
 
     Args:
         model, prompts, strategy: as for `minitx.generate`.
@@ -49,7 +51,7 @@ def generate_batches(
     batch_size = check_integer("batch_size", batch_size, 1, hint="prompts per batch")
     check_names(generate_batches, options, GenerationOptions.__annotations__)
     kind, request = _resolve(model, prompts, strategy, options)
-    inputs = request.prompts if request.sources is None else request.sources
+    inputs = request.passed_prompts if request.sources is None else request.sources
     per_prompt = 1 if kind.searches else request.num_samples
     several = len(inputs) > batch_size
     if several and isinstance(strategy, Strategy) and strategy.chain is not None and _has_rows(strategy):
@@ -63,7 +65,9 @@ def generate_batches(
         options["seed"] = None if seeds is None else seeds[batch]
         options["decoder_prompts"] = None if request.sources is None else request.prompts[batch]
         parts = {"inputs_embeds": _part(options.get("inputs_embeds"), batch)}
+        parts["guidance"] = None if options.get("guidance") is None else options["guidance"].part(batch)
         parts["min_new_tokens"] = _part(options.get("min_new_tokens"), rows)
+        parts |= _stop_part(options.get("stop"), rows.start)
         part = _strategy_part(strategy, rows) if isinstance(strategy, Strategy) else strategy
         yield generate(model, inputs[batch], part, **options | parts)
 
@@ -94,6 +98,14 @@ def _strategy_part(strategy: Strategy, rows: slice) -> Strategy:
     return replace(strategy, **values)
 
 
+def _stop_part(stop: Stop | None, first: int) -> dict[str, Stop]:
+    """Returns the conditions of rows from this number on, where they depend on it."""
+    if stop is None or stop.function is None:
+        return {}
+    function = stop.function
+    return {"stop": replace(stop, function=lambda row, tokens: function(first + row, tokens))}
+
+
 def _has_rows(strategy: Strategy) -> bool:
     """Whether processors of a literal chain depend on the number of the row."""
     processors = strategy.build().processors
@@ -106,7 +118,7 @@ def _seeds(request: GenerationRequest, seed: Any) -> list[RepeatedSeed]:
     plain = to_plain(seed)
     numbers = plain if isinstance(plain, Sequence) else [plain] * len(sources)
     seeds, times = [], Counter[tuple[int, ...]]()
-    for number, source, start in zip(numbers, sources, request.prompts, strict=True):
+    for number, source, start in zip(numbers, sources, request.passed_prompts, strict=True):
         row = (int(number), *source, *start)
         seeds.append(RepeatedSeed(number))
         seeds[-1].earlier = times[row]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import Parameter, parameters_of
 from minitx.decoding.search.beam_sample import BeamSample
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.pipelines.text_task import TextOptions
 from minitx.validation import (
     ArgumentValueError,

@@ -14,7 +14,7 @@ from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.pipelines.checks import config_value
 from minitx.pipelines.generation.options import FIELDS, GenerateOptions
 from minitx.validation import ArgumentValueError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minitx.decoding.detokenize import text_of
 from minitx.decoding.output import Row
 from minitx.decoding.prompts import check_tokenizer
+from minitx.decoding.text.detokenize import text_of
 from minitx.tokenizer import Tokenizer
 from minitx.validation import check_type
 

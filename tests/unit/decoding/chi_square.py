@@ -1,6 +1,8 @@
-"""Pearson's chi-square test: do draws follow a distribution?"""
+"""Pearson's chi-square test, and that of Kolmogorov and Smirnov: do draws follow a distribution?"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -42,3 +44,13 @@ def independence(first: Tensor, second: Tensor, size: int) -> float:
     joint = torch.bincount(first * size + second, minlength=size * size).double().view(size, size)
     expected = joint.sum(1, keepdim=True) * joint.sum(0) / joint.sum()
     return p_value(joint.flatten(), expected.flatten(), parameters=2 * (size - 1))
+
+
+def kolmogorov_smirnov(numbers: Tensor) -> float:
+    """The p-value of (N,) numbers against the uniform law on [0, 1], by its limit for many of them."""
+    count, ordered = len(numbers), numbers.double().sort().values
+    steps = torch.arange(count + 1) / count
+    scaled = float(torch.maximum((ordered - steps[:-1]).max(), (steps[1:] - ordered).max())) * math.sqrt(
+        count
+    )
+    return 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 100))

@@ -5,6 +5,8 @@ z logits (V,), p probabilities. Logits have no ties here, so that every set is d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -175,6 +177,33 @@ def openai_penalties(z: Array, frequency: float, presence: float, output: list[i
     """OpenAI: mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence."""
     counts = np.array([output.count(i) for i in range(len(z))])
     return z - counts * frequency - (counts > 0) * presence
+
+
+def relative_frequency_penalty(z: Array, penalty: float, seen: list[int]) -> Array:
+    """Text Generation Inference: the penalty times count / length."""
+    return z - penalty * np.array([seen.count(i) / max(1, len(seen)) for i in range(len(z))])
+
+
+def repeat_counts(text: list[int], breakers: Sequence[int] = ()) -> list[int]:
+    """At each position the length of the longest text without breakers that ends there and at the end."""
+    counts = []
+    for end in range(1, len(text) + 1):
+        lengths = [n for n in range(end + 1) if text[end - n : end] == text[len(text) - n :]]
+        lengths = [n for n in lengths if not set(text[end - n : end]) & {*breakers}]
+        counts.append(max(lengths) if end < len(text) else 0)
+    return counts
+
+
+def dry(
+    z: Array, text: list[int], multiplier: float, base: float, allowed: int, breakers: Sequence[int] = ()
+) -> Array:
+    longest = np.zeros(len(z), dtype=int)
+    for token, count in zip(text[1:], repeat_counts(text, breakers), strict=False):
+        longest[token] = max(longest[token], count)
+    penalised = [i for i in range(len(z)) if longest[i] >= allowed and i not in breakers]
+    return z - np.array(
+        [multiplier * base ** (longest[i] - allowed) if i in penalised else 0 for i in range(len(z))]
+    )
 
 
 def logit_bias(z: Array, bias: dict[int, float]) -> Array:

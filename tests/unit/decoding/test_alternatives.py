@@ -8,7 +8,7 @@ import torch
 from minitx.decoding import Alternatives, Greedy
 from minitx.decoding.generate import generate
 from minitx.decoding.samplers.alternatives import FirstRank
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.searches import PROMPT, all_texts, tiny, tokens
 
 Z = torch.tensor([[0.1, 3.0, 2.0, 3.0, -torch.inf], [5.0, 1.0, 2.0, 0.0, 4.0]]).repeat_interleave(3, dim=0)

@@ -20,10 +20,11 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
 from minitx.decoding.request import GenerationOptions
+from minitx.decoding.rows import history
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.habits import argument_hint
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import EOS, MODEL, NO_END, PROMPTS, model_of, tokens
@@ -37,6 +38,7 @@ LLAMA = model_of("llama")
     [
         ("temperature", r"It belongs to the strategy: Sample\(temperature=...\)."),
         ("top_k", r"It belongs to the strategy: Sample\(top_k=...\)."),
+        ("penalty_alpha", r"It belongs to the strategy: ContrastiveSearch\(penalty_alpha=...\)."),
         ("repetition_penalty", r"It belongs to the strategy: Sample\(repetition_penalty=...\)."),
         ("num_beams", r"It belongs to the strategy: Beam\(num_beams=...\)."),
         ("length_penalty", r"It belongs to the strategy: Beam\(length_penalty=...\)."),
@@ -75,10 +77,10 @@ def test_every_name_of_transformers_has_a_hint() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("penalty_alpha", "Contrastive search is not available in minitx."),
+        ("dola_layers", r"Use guidance=minitx.decoding.DoLa\(layers\)."),
         ("assistant_model", "Assisted decoding is not available in minitx."),
         ("constraints", r"Required phrases belong to LexicalBeam\(force_words_ids=\[...\]\)."),
-        ("max_time", r"Leave the loop over minitx.stream\(...\) when the time is over."),
+        ("max_time", r"Time limits belong to stop=Stop\(seconds=...\)."),
         ("output_attentions", r"generate returns none; call model\(input_ids, output_attentions=True\)."),
         ("cache_implementation", r"generate makes its own cache; pass cache=model.make_cache\(...\)"),
     ],
@@ -204,6 +206,7 @@ def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch
     options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "stop": NO_END}
     usual = generate(LLAMA, PROMPTS, strategy, **options)
     monkeypatch.setattr(session, "PREALLOCATED", 1)
+    monkeypatch.setattr(history, "PREALLOCATED", 1)
     assert tokens(generate(LLAMA, PROMPTS, strategy, **options)) == tokens(usual)
 
 

@@ -21,7 +21,7 @@ from minitx.decoding.samplers.arithmetic import (
 )
 from minitx.decoding.samplers.base import Sampler
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, fit, independence
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, tiny, tokens
 

@@ -33,7 +33,7 @@ from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
 from minitx.decoding.search.state import BeamState
 from minitx.decoding.search.tree import BeamNode, BeamTree, _drawing
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
 

@@ -23,7 +23,7 @@ from minitx.decoding import (
 from minitx.decoding.arguments import resolve
 from minitx.decoding.generate import generate
 from minitx.decoding.request import GenerationOptions
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.searches import tiny, tokens
 
 MODEL = tiny(vocab_size=12, seed=3)
@@ -41,14 +41,17 @@ FILTERS = {
     "tfs": 0.01,
     "p_less": 1.0,
     "entmax_alpha": 10.0,
+    "mirostat": (0.01, 0.1),
+    "mirostat_v1": (0.01, 0.1),
 }
 SHAPES = {"averaged_xtc", "dynamic_temperature", "entropy_temperature", "smoothing", "skew"}
+REFUSED = {"xtc", "adaptive_p"}
 
 
 def test_the_list_of_filters_is_whole() -> None:
     everyones = {field.name for field in dataclasses.fields(Strategy)}
     own = {field.name for field in dataclasses.fields(Sample)} - everyones
-    assert own == {*FILTERS, *SHAPES, "temperature", "order"}
+    assert own == {*FILTERS, *SHAPES, *REFUSED, "temperature", "order"}
 
 
 @pytest.mark.parametrize("name", FILTERS)

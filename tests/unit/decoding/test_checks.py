@@ -29,12 +29,14 @@ from minitx.decoding import (
     MinP,
     NoRepeatNGram,
     PrefixAllowed,
+    PrefixBias,
     PresencePenalty,
     RepetitionPenalty,
     Sample,
     SequenceBias,
     SuppressTokens,
     Temperature,
+    ThinkingBudget,
     TopH,
     TopK,
     TopP,
@@ -225,6 +227,8 @@ OUTSIDE = {
     "sequence_bias": SequenceBias({(6, 1): 1.0}),
     "prefix_allowed_tokens_fn": PrefixAllowed(lambda row, tokens: [6]),
     "bad_words_ids": BadWords([[1, 6]]),
+    "prefix_bias": PrefixBias([1, 6], 0.5),
+    r"ThinkingBudget\(end=...\)": ThinkingBudget(tokens=1, begin=1, end=[2, 6]),
 }
 
 

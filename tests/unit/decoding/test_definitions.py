@@ -33,6 +33,7 @@ from minitx.decoding import (
     NoRepeatNGram,
     PLess,
     PresencePenalty,
+    RelativeFrequencyPenalty,
     RepetitionPenalty,
     Sample,
     SequenceBias,
@@ -48,6 +49,7 @@ from minitx.decoding import (
     TopP,
     Typical,
 )
+from minitx.decoding.presets.orders import ORDERS
 from tests.unit.decoding import definitions as d
 from tests.unit.decoding.histories import history, logits_of
 
@@ -175,10 +177,40 @@ def test_scopes(scope: Any) -> None:
     check_rows(
         PresencePenalty(0.5, scope), lambda z, row, out: d.openai_penalties(z, 0, 0.5, counted(row, out))
     )
+    check_rows(
+        RelativeFrequencyPenalty(3.0, scope),
+        lambda z, row, out: d.relative_frequency_penalty(z, 3.0, counted(row, out)),
+    )
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 100])
+def test_penalty_window(window: int) -> None:
+    """All four penalties, in the order of the fields, on the last tokens of prompt and output."""
+    fields = {"repetition_penalty": 1.4, "frequency_penalty": 0.5, "presence_penalty": 0.3}
+    strategy = Sample(**fields, relative_frequency_penalty=2.0, penalty_window=window)
+
+    def definition(z: d.Array, row: list[int], _: list[int]) -> d.Array:
+        seen = row[-window:]
+        z = d.openai_penalties(d.repetition_penalty(z, 1.4, seen), 0.5, 0.3, seen)
+        return d.relative_frequency_penalty(z, 2.0, seen)
+
+    check_rows(strategy.build(), definition)
+    assert Sample(penalty_window=window).build() == Chain()
+    names = [RepetitionPenalty(1.4, window), FrequencyPenalty(0.5, window), PresencePenalty(0.3, window)]
+    assert strategy.build() == Chain(*names, RelativeFrequencyPenalty(2.0, window))
+
+
+def test_a_window_is_at_least_one_token() -> None:
+    for fields in ({}, *({"repetition_penalty": 1.2, "order": order} for order in ORDERS)):
+        with pytest.raises(ValueError, match=r"penalty_window=0 must be at least 1; the last N tokens"):
+            Sample(penalty_window=0, **fields)
+        with pytest.raises(TypeError, match=r"penalty_window='all' must be an integer"):
+            Sample(penalty_window="all", **fields)
 
 
 def test_default_scopes() -> None:
     """Repetition counts the prompt too (CTRL, transformers); OpenAI's two the output alone."""
+    assert RelativeFrequencyPenalty(1.0) == RelativeFrequencyPenalty(1.0, scope="all")
     assert RepetitionPenalty(1.2) == RepetitionPenalty(1.2, scope="all")
     assert PresencePenalty(1.0) == PresencePenalty(1.0, scope="output")
     assert FrequencyPenalty(1.0) == FrequencyPenalty(1.0, scope="output")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minitx.decoding.detokenize import Detokenizer
+from minitx.decoding.text.detokenize import Detokenizer
 from minitx.tokenizer import Tokenizer
 from tests.unit.decoding.vocabularies import KINDS, SPECIAL, byte_characters, byte_level, sentence_piece
 

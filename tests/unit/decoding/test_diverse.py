@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minitx.decoding import Context
 from minitx.decoding.search.diverse import DiverseBeam
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tiny, tokens
 
 PROMPTS = [[3, 4, 1], [2], [3, 4, 1, 1, 2], [3, 4, 1]]

@@ -13,7 +13,7 @@ import torch
 
 import minitx
 from minitx.decoding import Chain, Greedy, SuppressTokens, Temperature, TopK
-from minitx.decoding.detokenize import text_of
+from minitx.decoding.text.detokenize import text_of
 from minitx.inspect.explain import LEGEND, Candidate, Position, Step, _recent, bar, render
 from tests.unit.decoding.vocabularies import byte_level, sentence_piece, word_piece
 

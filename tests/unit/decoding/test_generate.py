@@ -24,7 +24,7 @@ from minitx.decoding.processors.truncation import TopK
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import SPECIAL, byte_characters, byte_level, sentence_piece
 
@@ -767,7 +767,7 @@ TWO_VALUES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 def test_every_argument_is_in_the_table() -> None:
     # Decoder prompts are for encoder-decoders, in tests/parity; the others have tests of their own.
-    others = {"decoder_prompts", "inputs_embeds", "grammar", "schema"}
+    others = {"decoder_prompts", "inputs_embeds", "grammar", "schema", "guidance", "heal"}
     options = [name for name in GenerationOptions.__annotations__ if name not in others]
     for call in (generate, stream):
         assert [*inspect.signature(call).parameters][:3] + options == [*TWO_VALUES]

@@ -21,7 +21,7 @@ from minitx.decoding.grammar.masks import ENDED
 from minitx.decoding.grammar.nodes import EVERY, complement, intersection, union, utf8
 from minitx.decoding.grammar.values import TextGrammar
 from minitx.decoding.grammar.vocabulary import read_vocabulary
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.grammars import (
     EOS,

@@ -12,7 +12,7 @@ import minitx
 from minitx.decoding import Choices, Grammar, JsonSchema, Lazy, Regex, forced_text, forced_tokens
 from minitx.decoding.generate import generate
 from minitx.decoding.grammar.masks import ENDED, compile_grammar
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.grammars import EOS, accepts, automaton_of, compiled, small_tokenizer, speller, texts
 from tests.unit.decoding.test_grammar import TOKENIZERS, model_of
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.phrases import START, Words
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tiny, tokens
 
 MODEL = tiny(vocab_size=12, seed=3)

@@ -12,10 +12,10 @@ from torch import Tensor
 import minitx
 from minitx.decoding import Beam, BeamSample, Chain, Context, Greedy, Sample, Temperature, TopK
 from minitx.decoding.parameters import Numbers, Rule, parameter, parameters_of
+from minitx.decoding.presets.orders import ORDERS, in_order
 from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler
-from minitx.decoding.strategy import ORDERS
 from minitx.validation import ArgumentValueError, Interval
 from tests.unit.decoding.histories import history, logits_of
 
@@ -110,13 +110,30 @@ def test_every_numeric_processor_has_the_name_of_its_field(kind: type) -> None:
 
 
 def test_orders_name_fields() -> None:
-    """Each field declares the orders in which it moves, and the field that it is moved in front of."""
+    """Each row of the table names fields of `Sample`, each once, and has places for all others."""
     names = {each.name for each in fields(Sample)}
-    moves = {name: declared.before for name, declared in parameters_of(Sample).items() if declared.before}
-    assert moves["min_p"] == {"vllm": "top_h"}
-    assert {following for before in moves.values() for following in before.values()} <= names | {""}
-    assert {order for before in moves.values() for order in before} <= set(ORDERS)
-    assert list(ORDERS) == ["transformers", "vllm", "llama.cpp"]
+    for order, row in ORDERS.items():
+        named = [name for name in row if name != "..."]
+        assert set(named) <= names, order
+        assert len(named) == len(set(named)), order
+        assert row.count("...") in (1, 2), order
+        arranged = [name for name, _ in in_order(parameters_of(Sample), order)]
+        assert sorted(arranged) == sorted(parameters_of(Sample)), order
+        assert [name for name in arranged if name in named] == named, order
+        assert arranged[-1] == "renormalize_logits", order
+    assert list(ORDERS)[:3] == ["transformers", "vllm", "llama.cpp"]
+
+
+def test_a_field_that_an_order_does_not_name() -> None:
+    """Penalties and bans stand at the first gap, filters at the second, in the order of declaration."""
+    declared = dict.fromkeys(["one", "two", "processors", "temperature", "three", "top_k", "four"])
+    arranged = [name for name, _ in in_order(declared, "llama.cpp")]
+    assert arranged == ["one", "two", "processors", "top_k", "three", "four", "temperature"]
+    assert [name for name, _ in in_order({"three": 0, "top_k": 0, "temperature": 0}, "llama.cpp")] == [
+        "top_k",
+        "three",
+        "temperature",
+    ]
 
 
 def test_a_strategy_brings_its_sampler() -> None:

@@ -15,6 +15,10 @@ from torch import Tensor
 
 import minitx.decoding as decoding
 from minitx.decoding import (
+    DRY,
+    KGW,
+    XTC,
+    AdaptiveP,
     AllowedTokens,
     AveragedXTC,
     BadWords,
@@ -32,14 +36,19 @@ from minitx.decoding import (
     ForcedBos,
     ForcedEos,
     FrequencyPenalty,
+    Infill,
     LogitBias,
     MinLength,
     MinNewTokens,
     MinP,
+    Mirostat,
+    MirostatV1,
     NoRepeatNGram,
     PLess,
     PrefixAllowed,
+    PrefixBias,
     PresencePenalty,
+    RelativeFrequencyPenalty,
     RemoveInvalid,
     Renormalize,
     RepetitionPenalty,
@@ -47,28 +56,33 @@ from minitx.decoding import (
     Skew,
     Smoothing,
     SuppressTokens,
+    SynthID,
     TailFree,
     Temperature,
+    ThinkingBudget,
     TopA,
     TopH,
     TopK,
     TopNSigma,
     TopP,
     Typical,
+    Unigram,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
+from tests.unit.decoding.vocabularies import byte_level
 
 SIZE = 9
 ROWS = [[1, 2, 3, 1, 2], [4, 4], [0, 1, 0, 1], [5]]
 PROMPT = [3, 1, 4, 1]
+KEYS = [3, 10**12, -7, 2**62]
 SOURCE = [[1, 2, 5], [4], [6, 0, 1], [2, 5]]
 
 
 def context_of(rows: list[int]) -> Context:
     """The histories above, of these rows."""
     chosen = [[part[row] for row in rows] for part in (ROWS, PROMPT, SOURCE)]
-    return history(*chosen, eos=(3, 7), max_new_tokens=3)
+    return history(*chosen, eos=(3, 7), max_new_tokens=3, keys=torch.tensor([KEYS[row] for row in rows]))
 
 
 ALL_ROWS = context_of([0, 1, 2, 3])
@@ -103,6 +117,7 @@ NUMERIC = {
     "repetition_penalty": Numeric(RepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "presence_penalty": Numeric(PresencePenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
     "frequency_penalty": Numeric(FrequencyPenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
+    "relative_frequency_penalty": Numeric(RelativeFrequencyPenalty, [-2.0, 0.0, 0.5, 20.0], 0.0),
     "encoder_repetition_penalty": Numeric(EncoderRepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "min_length": Numeric(MinLength, [0, 3, 5, 9], 0),
     "min_new_tokens": Numeric(MinNewTokens, [0, 1, 2, 9], 0),
@@ -126,11 +141,33 @@ OTHERS = {
     "dynamic_temperature": DynamicTemperature(0.5, 1.5),
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
+    "kgw": KGW(),
+    "unigram": Unigram(),
+    "synthid": SynthID(keys=[3, 5]),
+    "xtc": XTC(0.5, 0.05),
+    "mirostat": Mirostat(1.0),
+    "mirostat_v1": MirostatV1(1.0),
+    "adaptive_p": AdaptiveP(0.4),
+    "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
+    "infill": Infill(byte_level()),
+    "prefix_bias": PrefixBias([4, 1, 2], 0.4),
+    "thinking_budget": ThinkingBudget(tokens=2, begin=[0], end=[5, 6]),
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay"}
+RAISING = {
+    "presence_penalty",
+    "frequency_penalty",
+    "relative_frequency_penalty",
+    "sequence_bias",
+    "logit_bias",
+    "decay",
+    "adaptive_p",
+    "prefix_bias",
+    "kgw",
+    "unigram",
+}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
@@ -146,9 +183,10 @@ def test_the_tables_have_every_processor() -> None:
     public = [getattr(decoding, name) for name in decoding.__all__]
     calls = {cls: cls.__call__ for cls in public if isinstance(cls, type) and hasattr(cls, "__call__")}  # noqa: B004
     processors = {
-        cls for cls, call in calls.items() if list(signature(call).parameters)[1:] == ["logits", "context"]
+        cls for cls, call in calls.items() if list(signature(call).parameters)[1:3] == ["logits", "context"]
     }
-    assert processors - {decoding.Processor} == {type(processor) for processor in EVERY.values()}
+    others = {decoding.Processor, decoding.StatefulProcessor, Chain}
+    assert processors - others == {type(processor) for processor in EVERY.values()}
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -276,7 +314,7 @@ def test_the_argument_is_left_alone(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix"})
+    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix", "thinking_budget"})
 )
 @given(logits=LOGITS)
 @FEW

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minitx.decoding import TopK
 from minitx.decoding.search.stochastic import StochasticBeam, conditioned
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, fit
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tokens
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minitx.decoding.detokenize import Detokenizer
-from minitx.decoding.stopping import RowText, Stop
+from minitx.decoding.text.detokenize import Detokenizer
+from minitx.decoding.text.row import RowText
+from minitx.decoding.text.stopping import Stop
 from minitx.tokenizer import Tokenizer
 from tests.unit.decoding.vocabularies import byte_characters, byte_level, word_piece
 

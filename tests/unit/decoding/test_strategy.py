@@ -11,12 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import Beam, Chain, Context, Greedy, Sample, Strategy, Temperature, TopK
+from minitx.decoding import (
+    Beam,
+    Chain,
+    Context,
+    Greedy,
+    Sample,
+    Strategy,
+    Temperature,
+    ThinkingBudget,
+    TopK,
+    Unigram,
+)
 from tests.unit.decoding.histories import history, logits_of
 
 SIZE = 10
 ROWS = [[1, 2, 3, 1, 2], [4, 4, 4]]
-CONTEXT = history(ROWS, [3, 1], eos=(0, 3), max_new_tokens=3)
+CONTEXT = history(ROWS, [3, 1], eos=(0, 3), max_new_tokens=3, keys=torch.tensor([5, 6]))
 LOGITS = logits_of("random", 2, SIZE, seed=3)
 
 
@@ -29,6 +40,10 @@ EXAMPLES: dict[str, Any] = {
     "repetition_penalty": 1.3,
     "presence_penalty": 0.5,
     "frequency_penalty": 0.5,
+    "relative_frequency_penalty": 0.5,
+    "penalty_window": 1,
+    "dry": (0.8, 1.75, 1),
+    "dry_breakers": [1],
     "encoder_repetition_penalty": 1.3,
     "no_repeat_ngram_size": 2,
     "encoder_no_repeat_ngram_size": 2,
@@ -46,6 +61,8 @@ EXAMPLES: dict[str, Any] = {
     "renormalize_logits": True,
     "min_length": 6,
     "processors": [own],
+    "prefix_bias": ([4, 4, 5], 0.5),
+    "thinking_budget": ThinkingBudget(tokens=0, begin=[1], end=[3]),
     "order": "llama.cpp",
     "chain": Chain(TopK(1)),
     "temperature": 0.5,
@@ -61,14 +78,23 @@ EXAMPLES: dict[str, Any] = {
     "tfs": 0.3,
     "p_less": 1.0,
     "averaged_xtc": (0.5, 0.05),
+    "xtc": (1.0, 0.05),
+    "mirostat": (0.5, 0.1),
+    "mirostat_v1": (0.5, 0.1),
+    "adaptive_p": (0.3, 0.9),
     "dynamic_temperature": (0.5, 1.5),
     "entropy_temperature": (1.0, 0.5),
     "smoothing": 0.3,
     "skew": 0.5,
     "entmax_alpha": 1.5,
+    "watermark": Unigram(ratio=0.3),
 }
 # Fields that work only beside others, or at another place.
-BESIDE: dict[str, dict[str, Any]] = {"order": {"temperature": 3.0, "top_p": 0.5}}
+BESIDE: dict[str, dict[str, Any]] = {
+    "order": {"temperature": 3.0, "top_p": 0.5},
+    "penalty_window": {"repetition_penalty": 1.5},
+    "dry_breakers": {"dry": (0.8, 1.75, 1)},
+}
 AT_THE_BEGINNING = history([[1, 2], [4]], [2, 1], eos=(0, 3), max_new_tokens=3)
 WITH_A_HOLE = LOGITS.index_fill(1, torch.tensor([6]), -torch.inf)
 

@@ -69,7 +69,7 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
         spec: of the task.
         stated: options that the name states.
     """
-    from minitx.cli.task_options import field_options, task_options
+    from minitx.cli.tasks.task_options import field_options, task_options
 
     task = spec.task_class()
     own = [*field_options(task), *task_options(task)]

@@ -1,20 +1,12 @@
-"""Hints for names that `transformers` and other libraries use and minitx does not.
+"""Names that `transformers` and other libraries use and minitx does not, with what to use here.
 
 Three tables, by the place where a name is used: arguments of a call, attributes of a model, a tokenizer or
-the package, and options of the command line. For other names, the nearest known name is suggested. This
-module imports nothing heavy.
+the package, and options of the command line.
 """
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from collections.abc import Mapping
 
 _LOADING = {
     "attn_implementation": 'Use attention="sdpa" or "eager".',
@@ -39,7 +31,7 @@ _LOADING = {
 
 _ABSENT = "It is not available in minitx."
 _ASSISTED = "Assisted decoding is not available in minitx."
-_GUIDANCE = "Classifier-free guidance is not available in minitx."
+_GUIDANCE = "Use guidance=minitx.decoding.ClassifierFree(scale, negative_prompts)."
 _CACHE = "generate makes its own cache; pass cache=model.make_cache(...) in a loop of your own."
 _COMPILE = "generate compiles nothing; leave it out."
 
@@ -52,7 +44,8 @@ _GENERATE = {
     **dict.fromkeys(("num_assistant_tokens_schedule", "prompt_lookup_num_tokens"), _ASSISTED),
     **dict.fromkeys(("speculation_type", "target_lookbehind", "use_mtp"), _ASSISTED),
     **dict.fromkeys(("guidance_scale", "negative_prompt_attention_mask", "negative_prompt_ids"), _GUIDANCE),
-    **dict.fromkeys(("custom_generate", "synced_gpus", "token_healing", "watermarking_config"), _ABSENT),
+    **dict.fromkeys(("custom_generate", "synced_gpus"), _ABSENT),
+    "token_healing": "It is called heal here.",
     **dict.fromkeys(("compile_config", "disable_compile"), _COMPILE),
     "bos_token_id": "The tokenizer and the checkpoint determine the start token; leave it out.",
     "cache_config": _CACHE,
@@ -63,32 +56,30 @@ _GENERATE = {
     "decoder_input_ids": "Use decoder_prompts=[[...]].",
     "decoder_start_token_id": "Use decoder_prompts=[[id]].",
     "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
-    "dola_layers": "DoLa decoding is not available in minitx.",
+    "dola_layers": "Use guidance=minitx.decoding.DoLa(layers).",
     "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
     "generation_config": 'strategy="checkpoint" uses generation_config.json.',
-    "input_ids": "Prompts, texts or ids, are the second argument.",
-    "inputs": "Prompts, texts or ids, are the second argument.",
+    **dict.fromkeys(("input_ids", "inputs"), "Prompts, texts or ids, are the second argument."),
     "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
     "low_memory": "All beams are computed together; leave it out.",
     "max_cache_len": "The cache has the length that prompt and max_new_tokens need; leave it out.",
     "max_length": "max_new_tokens=... limits the new tokens alone.",
-    "max_time": "Leave the loop over minitx.stream(...) when the time is over.",
+    "max_time": "Time limits belong to stop=Stop(seconds=...).",
     "max_tokens": "It is called max_new_tokens here.",
-    "n": "It is called num_samples here.",
-    "num_return_sequences": "It is called num_samples here.",
+    **dict.fromkeys(("n", "num_return_sequences"), "It is called num_samples here."),
     "output_attentions": "generate returns none; call model(input_ids, output_attentions=True).",
     "output_hidden_states": "generate returns none; call model(input_ids, output_hidden_states=True).",
     "output_logits": 'logprobs="raw" returns log-probabilities; model(input_ids).logits has the logits.',
     "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
     "pad_token_id": "No padding is needed; prompts may differ in length.",
     "past_key_values": _CACHE,
-    "penalty_alpha": "Contrastive search is not available in minitx.",
     "prefill_chunk_size": "It is called prefill_chunk here.",
     "return_dict_in_generate": "generate always returns a Result; leave it out.",
     "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
     "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
-    "stopping_criteria": "stop=Stop(...) ends a row; stream(...) can be left at any token.",
+    "stopping_criteria": "stop=Stop(function=...) ends a row; stream(...) can be left at any token.",
     "streamer": "minitx.stream(...) yields the tokens.",
+    "watermarking_config": "A watermark belongs to the strategy: Sample(watermark=KGW(...)).",
     "use_cache": "generate always uses a key/value cache; leave it out.",
 }
 
@@ -97,6 +88,7 @@ _OF_THE_CALL = {
     name: f"It is an argument of the call: generate(..., {name}=...)."
     for name in (
         "generator",
+        "guidance",
         "logprobs",
         "max_new_tokens",
         "min_new_tokens",
@@ -124,7 +116,7 @@ _PIPELINE = {
     "generator": "Use seed=..., with which a result does not depend on the other inputs.",
     "grouped_entities": 'Use aggregation_strategy="simple".',
     "ignore_subwords": 'Use aggregation_strategy="first".',
-    "max_time": "Leave the loop over pipe.stream(...) when the time is over.",
+    "max_time": "Time limits belong to stop=Stop(seconds=...).",
     "max_tokens": "It is called max_new_tokens here.",
     "model_kwargs": "Load the model with minitx.load(...) and pass it as model=.",
     "n": "It is called num_return_sequences here.",
@@ -259,17 +251,14 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-_FIELDS: dict[str, str] = {}  # field of a strategy -> the strategy that errors suggest
-
 # Parameters without an option of `minitx generate`: why. Then options of other tools.
 OPTIONS: dict[str, str] = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
     "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
+    "--stop-function": "it is a Python function: minitx.Stop(function=...)",
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
-    "--grammar": "it is a value: minitx.generate(..., grammar=minitx.decoding.Regex(...))",
-    "--schema": "it is a value: minitx.generate(..., schema={...})",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",
@@ -278,123 +267,5 @@ OPTIONS: dict[str, str] = {
     "--stop-strings": "it is called --stop",
     "--eos-token-id": "it is called --eos",
     "--n": "it is called --num-samples",
-    "--strategy": "it is --greedy, or --checkpoint; sampling is the default",
     "--head": "it is always the one for the next token",
 }
-
-
-class UnknownArgumentError(TypeError):
-    """A call with an argument that the function does not have.
-
-    Args:
-        function: name of the function.
-        parameter: name of the argument.
-        hint: what to use instead, a sentence; empty for none.
-    """
-
-    def __init__(self, function: str, parameter: str, hint: str = "") -> None:
-        super().__init__(function, parameter, hint)
-        self.function, self.parameter, self.hint = function, parameter, hint
-
-    def __str__(self) -> str:
-        return f"{self.function} has no argument {self.parameter!r}.{self.hint and ' '}{self.hint}"
-
-
-def register_fields(strategy: str, names: Iterable[str]) -> None:
-    """Adds the fields of a strategy to the hints; a field that is known already keeps its strategy.
-
-    Args:
-        strategy: name of the strategy that errors suggest.
-        names: of the fields.
-    """
-    for name in names:
-        _FIELDS.setdefault(name, strategy)
-
-
-def argument_hint(place: str, name: str, known: Iterable[str] = ()) -> str:
-    """Returns the sentence about an unknown argument, or a suggestion of the nearest known name, or "".
-
-    Args:
-        place: key of `ARGUMENTS`.
-        name: of the argument.
-        known: names to suggest one of.
-    """
-    if name in _FIELDS and name not in ARGUMENTS[place] and place in ("generate", "strategy"):
-        strategy = _FIELDS[name]
-        belongs = f"It belongs to the strategy: {strategy}({name}=...)."
-        return belongs if place == "generate" else f"{strategy} has it."
-    return hint_for(ARGUMENTS[place], name, known)
-
-
-def hint_for(table: Mapping[str, str], name: str, known: Iterable[str] = ()) -> str:
-    """Returns the table's sentence for a name, else a suggestion of the nearest known name, else ""."""
-    if name in table:
-        return table[name]
-    similar = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {similar[0]!r}?" if similar else ""
-
-
-def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Returns a decorator: unknown keyword arguments raise `UnknownArgumentError` with the hint of a place.
-
-    Args:
-        place: key of `ARGUMENTS`.
-    """
-
-    def _decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = frozenset(inspect.signature(function).parameters)
-        shown = place if function.__name__ == "__call__" else function.__name__
-
-        @functools.wraps(function)
-        def _call(*args: P.args, **options: P.kwargs) -> R:
-            for name in options:
-                if name not in known:
-                    hint = argument_hint(place, name, known)
-                    raise UnknownArgumentError(shown, name, hint)
-            return function(*args, **options)
-
-        return _call
-
-    return _decorate
-
-
-class UnknownAttributeError(AttributeError):
-    """An attribute that an object does not have; the hint is looked up for the message, not for `hasattr`.
-
-    Args:
-        place: key of `ATTRIBUTES`.
-        owner: the object as the message names it, such as "EncoderModel".
-        name: the attribute.
-        known: names to suggest one of.
-    """
-
-    def __init__(self, place: str, owner: str, name: str, known: Iterable[str] = ()) -> None:
-        super().__init__(place, owner, name, known, name=name)
-        self.place, self.owner, self.attribute, self.known = place, owner, name, known
-
-    @property
-    def hint(self) -> str:
-        """What to use instead, a sentence; empty for none."""
-        return hint_for(ATTRIBUTES[self.place], self.attribute, self.known)
-
-    def __str__(self) -> str:
-        return f"{self.owner} has no attribute {self.attribute!r}.{self.hint and ' '}{self.hint}"
-
-
-class ElsewhereMethod:
-    """Class attribute for a method that other libraries have: access raises AttributeError with the hint.
-
-    Serves access on the class, such as `EncoderModel.from_pretrained`, which `__getattr__` does not see.
-
-    Args:
-        place: key of `ATTRIBUTES`.
-    """
-
-    def __init__(self, place: str) -> None:
-        self.place, self.name = place, ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> NoReturn:
-        raise UnknownAttributeError(self.place, owner.__name__, self.name)

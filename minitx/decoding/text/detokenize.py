@@ -50,12 +50,13 @@ class Detokenizer:
     Args:
         tokenizer: of the ids.
         prompt: the ids before; empty for a text on its own.
+        repeated: the number of characters of the following text that are not returned.
 
     Attributes:
         rest: the text after the returned pieces that more tokens may still change.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = (), repeated: int = 0) -> None:
         self._tokenizer = tokenizer
         self._special = frozenset(tokenizer.special_ids)
         last = [*islice(filter(self._has_text, reversed(prompt)), _CONTEXT + _BYTES - 1)][::-1]
@@ -63,7 +64,7 @@ class Detokenizer:
         starts = range(max(0, len(last) - _CONTEXT), -1, -1)
         whole = (start for start in starts if not tokenizer.decode(last[start:]).startswith(_HALF))
         self._window = last[next(whole, 0) :]
-        self._shown = len(self._text().rstrip(_HALF))
+        self._shown = len(self._text().rstrip(_HALF)) + repeated
         self._waited = 0
         self.rest = ""
 

@@ -1,0 +1,1 @@
+"""`minitx run` and `minitx pipelines`: tasks from raw inputs to results."""

@@ -1,0 +1,1 @@
+"""Many samples, one answer: ranking, votes, consensus, and the enumeration of everything."""

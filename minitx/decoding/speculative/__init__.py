@@ -1,0 +1,1 @@
+"""Speculative decoding: a draft proposes tokens, the model verifies several of them in one forward."""

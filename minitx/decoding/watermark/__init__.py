@@ -1,0 +1,1 @@
+"""Watermarks: text whose origin a test finds out, with the key alone and without the model."""
