@@ -93,7 +93,7 @@ ROOMS = {
     "decoding/guidance": 640,
     "decoding/parallel": 520,
     "decoding/presets": 50,
-    "decoding/grammar": 1_990,
+    "decoding/grammar": 2_010,
     "decoding/processors": 1_250,
     "decoding/rows": 90,
     "decoding/samplers": 340,
