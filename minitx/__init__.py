@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.generate import stream as stream
     from minitx.decoding.generation_config import GenerationSettings as GenerationSettings
     from minitx.decoding.generation_config import generation_settings as generation_settings
+    from minitx.decoding.guidance.contrastive_search import ContrastiveSearch as ContrastiveSearch
     from minitx.decoding.output import Event as Event
     from minitx.decoding.output import Result as Result
     from minitx.decoding.processors.chain import Chain as Chain
@@ -89,6 +90,7 @@ _NAMES = {  # module -> its public names
     "RopeConfig Rotary SinusoidalPositions StackConfig TextInputs TransformConfig replace_in",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
+    "decoding.guidance.contrastive_search": "ContrastiveSearch",
     "decoding.output": "Event Result",
     "decoding.processors.chain": "Chain",
     "decoding.samplers.alternatives": "Alternatives",

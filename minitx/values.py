@@ -122,6 +122,7 @@ READERS: dict[str, Reader] = {"COUNT": positive, "SIZE": byte_size, "START,FACTO
 READERS |= {"PATH": filled, "IDS": ids, "NAMES": names, "ID=BIAS": biases, "IDS=BIAS": sequence_biases}
 READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P", "ALPHA"), number)
 READERS |= dict.fromkeys(("P,THRESHOLD", "LOW,HIGH", "T,THETA", "FACTOR,CURVE", "X,BASE,LENGTH,N"), numbers)
+READERS |= dict.fromkeys(("TAU,ETA", "TAU,ETA,M", "TARGET,DECAY"), numbers)
 READERS |= dict.fromkeys(("YES", "WHEN"), switch) | {"LENGTH,TIMES": integers}
 # Those of lists, whose values are joined if an option is repeated.
 LISTS = (biases, sequence_biases, sequences, ids, names)

@@ -19,6 +19,7 @@ from minitx.decoding.grammar.resolve import with_grammar
 from minitx.decoding.guidance.base import GuidedCall, resolve_guidance
 from minitx.decoding.parameters import Integers, check_size
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
+from minitx.decoding.processors.xtc import processor_keys
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
@@ -143,9 +144,10 @@ class _Call:
         if (chunk := options.get("prefill_chunk")) is not None:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
-        embeds = self._embeds(rows, most)
+        embeds, guidance = self._embeds(rows, most), self.settings and self.settings.guidance
         call = GuidedCall(self.model, rows, sources, most, self.tokenizer, embeds is not None)
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
+        sampler = self.strategy.sampler(history, per_prompt, device=model.device, **draws)
         return GenerationRequest(
             prompts=rows,
             sources=sources,
@@ -153,7 +155,8 @@ class _Call:
             vocab_size=vocab_size,
             num_samples=samples,
             chain=chain,
-            sampler=self.strategy.sampler(history, per_prompt, device=model.device, **draws),
+            sampler=sampler,
+            keys=processor_keys(sampler, chain, len(rows) * per_prompt),
             stop=self.stop.resolved(end_tokens(model, self.tokenizer), vocab_size, self.tokenizer),
             max_new_tokens=most,
             min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
@@ -161,7 +164,7 @@ class _Call:
             logprobs=logprobs,
             top_logprobs=top,
             prefill_chunk=chunk,
-            guidance=resolve_guidance(options.get("guidance"), call),
+            guidance=resolve_guidance(options.get("guidance", guidance), call),
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:

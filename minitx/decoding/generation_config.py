@@ -7,12 +7,15 @@ strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from minitx.checkpoint.files import GENERATION
 from minitx.checkpoint.generation import fetch_settings
+from minitx.decoding.guidance.base import Guidance
+from minitx.decoding.guidance.contrastive_search import ContrastiveSearch
+from minitx.decoding.guidance.settings import SETTINGS, stated_guidance, stated_search
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
@@ -24,17 +27,16 @@ from minitx.validation import check_integer
 
 # Settings that are no field of a strategy here, with the value at which they do nothing, if there is one.
 _UNSUPPORTED: Mapping[str, Any] = {
-    **dict.fromkeys(("dola_layers", "constraints", "force_words_ids", "forced_decoder_ids", "max_time")),
+    **dict.fromkeys(("constraints", "force_words_ids", "forced_decoder_ids", "max_time")),
     "prompt_lookup_num_tokens": None,
     "num_beam_groups": 1,
-    "penalty_alpha": 0,
-    "guidance_scale": 1,
     "token_healing": False,
 }
 _INSTEAD = {
     "num_beam_groups": "strategy=DiverseBeam(...)",
     "force_words_ids": "strategy=LexicalBeam(...)",
     "max_time": "stop=Stop(seconds=...)",
+    "prompt_lookup_num_tokens": "strategy=Speculative(draft=PromptLookup(...))",
     "token_healing": "generate(..., heal=True)",
 }
 _SAMPLES = "num_return_sequences"
@@ -60,21 +62,24 @@ class GenerationSettings:
     """The settings of a generation_config.json or of an old config.json, as arguments of `generate`.
 
     Attributes:
-        strategy: `Sample` or `Greedy` by its `do_sample`, or with several `num_beams` `BeamSample` or `Beam`.
+        strategy: `Sample` or `Greedy` by its `do_sample`, with several `num_beams` `BeamSample` or `Beam`, or
+            with a `penalty_alpha` `ContrastiveSearch`.
         stop: end tokens and stop strings.
         max_new_tokens: None if not stated.
         min_new_tokens: 0 if not stated.
         max_length: most tokens including the prompt of the decoder; None if not stated. Used where
             `max_new_tokens` is not stated.
         num_samples: rows per prompt (`num_return_sequences`).
+        guidance: `ClassifierFree` or `DoLa` (`guidance_scale`, `dola_layers`); None if not stated.
     """
 
-    strategy: Greedy | Sample | Beam
+    strategy: Greedy | Sample | Beam | ContrastiveSearch
     stop: Stop
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
     max_length: int | None = None
     num_samples: int = 1
+    guidance: Guidance | None = None
 
 
 def generation_settings(
@@ -112,8 +117,8 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
             if name in _INSTEAD:
                 hint = f": use {_INSTEAD[name]}"
             raise ValueError(f"{file} asks for {name}={stated[name]!r:.60}{hint}.")
-    known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED, [_SAMPLES])
-    if unknown := sorted(set(stated) - known):
+    known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED, SETTINGS)
+    if unknown := sorted(set(stated) - known - {_SAMPLES}):
         raise ValueError(
             f"{file} has settings that minitx does not know: {', '.join(unknown)}; remove them, "
             'or pass a strategy such as minitx.Sample(...) instead of "checkpoint".'
@@ -121,15 +126,19 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
     if not isinstance(stated.get("do_sample", False), bool):
         raise ValueError(f"{file}: do_sample={stated['do_sample']!r} must be true or false.")
     kinds: Any = ((Greedy, Sample), (Beam, BeamSample))
-    kind = kinds[stated.get("num_beams", 1) != 1][stated.get("do_sample", False)]
-    names = {field.name for field in fields(kind)}
     try:
+        kind = kinds[stated.get("num_beams", 1) != 1][stated.get("do_sample", False)]
+        base = stated_search(stated) or kind()
+        names = {field.name for field in fields(base)}
         values = {name: _plain(name, value) for name, value in stated.items() if name in names}
         ends = parse_end_tokens(stated.get("eos_token_id"))
         stop = Stop(eos=ends, strings=stated.get("stop_strings", ()))
-        counts = {name: check_integer(name, stated[name]) for name in _COUNTS if name in stated}
-        samples = check_integer(_SAMPLES, stated.get(_SAMPLES, 1), 1)
-        return GenerationSettings(strategy=kind(**values), stop=stop, num_samples=samples, **counts)
+        counts: dict[str, Any] = {
+            name: check_integer(name, stated[name]) for name in _COUNTS if name in stated
+        }
+        counts["num_samples"] = check_integer(_SAMPLES, stated.get(_SAMPLES, 1), 1)
+        settings = GenerationSettings(strategy=replace(base, **values), stop=stop, **counts)
+        return replace(settings, guidance=stated_guidance(stated))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
 

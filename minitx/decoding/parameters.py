@@ -71,8 +71,8 @@ def parameter(
     rule: Rule | None = getattr(processor, "rule", None)
     if rule is not None:
         off, metavar = rule.off, metavar or ("N" if rule.interval is None else "X")
-    kind = getattr(processor, "__self__", processor)  # of a class method
-    place = {"needs": getattr(kind, "needs", ""), **place}
+    # A class method has the attributes of its class.
+    place = {"needs": getattr(getattr(processor, "__self__", processor), "needs", ""), **place}
     declared = Parameter(processor, off, rule is not None, help, metavar, **place)
     return field(default=off, metadata={_KEY: declared})
 

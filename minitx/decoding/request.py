@@ -61,7 +61,8 @@ class GenerationOptions(GrammarOptions, total=False):
         of one. Needs a tokenizer and an end token.
     schema: short for `grammar=JsonSchema(schema)`: a JSON schema as a dict or text, or a model of pydantic.
     guidance: other distributions that change the model's at every step, before the processors: of other
-        prompts (`ClassifierFree`, `ContextAware`) or models (`ContrastiveDecoding`, `Experts`, `Ensemble`).
+        prompts (`ClassifierFree`, `ContextAware`), models (`ContrastiveDecoding`, `Experts`, `Ensemble`) or
+        layers (`DoLa`), of the text so far (`FSD`), or of a function (`ScoreFunction`).
     heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their
         text, so that a prompt may end within a word. The new tokens spell that text in any way and go on.
         `Result.sequences` has all of them, texts begin where the prompt ends. Needs a tokenizer.
@@ -97,6 +98,8 @@ class GenerationRequest:
         num_samples: rows per prompt; of a search, hypotheses returned per prompt.
         chain: processes the logits.
         sampler: takes a token per row from the processed logits.
+        keys: (rows,) long, the random keys of the rows (of a search: of the prompts); None unless the chain
+            needs them.
         stop: conditions that end a row.
         max_new_tokens: most tokens per row.
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
@@ -114,6 +117,7 @@ class GenerationRequest:
     num_samples: int
     chain: Chain
     sampler: Sampler
+    keys: Tensor | None = None
     stop: ResolvedStop
     max_new_tokens: int
     min_new_tokens: list[int]

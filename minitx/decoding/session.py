@@ -24,7 +24,6 @@ from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_rows, pad_sourc
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.rows.checks import check_rows, check_tokens
 from minitx.decoding.rows.history import PREALLOCATED, TokenHistory
-from minitx.layers.cache import Cache
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.output import ModelOutput
@@ -64,7 +63,7 @@ class DecodingSession:
             TypeError, ValueError: not a request, or not a model for the next token in eval mode.
         """
         check_type("request", request, GenerationRequest, "a GenerationRequest")
-        self.model, self.request = check_causal_model(model), request
+        self.model, self.request, self._decode = check_causal_model(model), request, model.decode
         self._lookahead = check_size("lookahead", lookahead, hint="the number of tokens to remove")
         self.cross_attention: Tensor | None = None
         self.scores: list[float] = []
@@ -106,7 +105,7 @@ class DecodingSession:
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
         self._slots, self._time = longest, 0
-        self.cache = self._make_cache(room)
+        self.cache = model.make_cache(room, spare=self._lookahead)
         embedder = model.decoder_embedder
         self._room = min(longest, embedder.max_tokens) if embedder.has_position_table else longest
         if request.sources is not None:
@@ -305,14 +304,6 @@ class DecodingSession:
         last = (self.logits if self._chain_input is None else self._chain_input, self.context, self.states)
         self.request.chain.raise_for_empty_rows(*(last if index is None else self._after(index)), rows)
 
-    def _make_cache(self, room: int | None) -> Cache:
-        """Returns an empty cache for so many tokens; None: one that grows."""
-        return self.model.make_cache(room, spare=self._lookahead)
-
-    def _decode(self, *inputs: Tensor | None, **options: Any) -> ModelOutput:
-        """Runs the model over new tokens, which the cache then holds."""
-        return self.model.decode(*inputs, cache=self.cache, **options)
-
     def _after(self, index: int) -> tuple[Tensor, Context, State]:
         """Returns logits, context and states after a token of the last step."""
         place = index - self._time
@@ -388,7 +379,7 @@ class DecodingSession:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
         if scope := scope_of(self.model):
             scope.rows = self.history.prompts, self.context.length
-        out = self._decode(*inputs, logits_to_keep=keep, **options)
+        out = self._decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)

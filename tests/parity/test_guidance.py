@@ -1,16 +1,27 @@
-"""Classifier-free guidance against transformers: the same tokens, with and without negative prompts."""
+"""Guidance and contrastive search against transformers.
+
+Classifier-free guidance against the installed one, with and without negative prompts. Contrastive search
+and DoLa against fixtures that transformers 4.53 made, the last to have them; they come from
+`scripts/make_guidance_fixtures.py`.
+"""
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from minitx.decoding import ClassifierFree, Greedy, Sample
+import minitx
+from minitx.decoding import ClassifierFree, ContrastiveSearch, DoLa, Greedy, Sample
 from minitx.decoding.generate import generate
 from minitx.decoding.text.stopping import Stop
+from minitx.models import Model
+from tests.parity.formula import weights
 from tests.parity.reference import pair
 from tests.parity.test_generate import EOS, NEW, expected, prompts
 
@@ -97,3 +108,50 @@ def test_the_distributions_are_equal(root: Path) -> None:
     ids, values = result.top_logprobs[0]
     ours = torch.empty_like(theirs).scatter_(1, ids, values)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@cache
+def fixture() -> Any:
+    file = Path(__file__).parent / "fixtures" / "guidance.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    found = {}
+    for name, made in fixture()["models"].items():
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "config.json").write_text(json.dumps(made["config"]), encoding="utf-8")
+        save_file(weights(made["shapes"]), folder / "model.safetensors", metadata={"format": "pt"})
+        found[name] = minitx.load(folder, head="seq2seq-lm" if name == "bart" else "causal-lm")
+    return found
+
+
+def cases(method: str, name: str) -> list[Any]:
+    found = [case for case in fixture()[method] if case["model"] == name]
+    assert len(found) == 12
+    return found
+
+
+@pytest.mark.parametrize("name", fixture()["models"])
+def test_contrastive_search(name: str, models: dict[str, Model]) -> None:
+    for case in cases("contrastive", name):
+        strategy = ContrastiveSearch(repetition_penalty=case["penalty"], **case["options"])
+        result = generate(
+            models[name], [case["prompt"]], strategy, max_new_tokens=len(case["tokens"]), stop=Stop(eos=())
+        )
+        assert result.sequences[0].tolist() == case["tokens"]
+
+
+@pytest.mark.parametrize("name", [name for name in fixture()["models"] if name != "bart"])
+def test_dola(name: str, models: dict[str, Model]) -> None:
+    for case in cases("dola", name):
+        result = generate(
+            models[name],
+            [case["prompt"]],
+            Greedy(repetition_penalty=case["penalty"]),
+            max_new_tokens=len(case["tokens"]),
+            stop=Stop(eos=()),
+            guidance=DoLa(case["options"]["dola_layers"]),
+        )
+        assert result.sequences[0].tolist() == case["tokens"]

@@ -11,6 +11,8 @@ Nothing here depends on a tokenizer but the alphabet; `masks.py` walks over the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -33,8 +35,6 @@ class Automaton:
 
     Attributes:
         classes: (256,) long, the class of each byte; bytes of a class lead to the same states.
-        table: (N, C) long, of each state the state after each class, negative where it was not yet asked for;
-            N is at least the number of states.
         parameter: that errors name.
     """
 
@@ -49,8 +49,10 @@ class Automaton:
         self.classes = torch.arange(len(starts)).repeat_interleave(torch.tensor(sizes))
         self._class_of: list[int] = self.classes.tolist()
         self._targets: dict[int, dict[int, list[int]]] = {}  # of network states: class -> states after it
-        self.table = torch.full((64, len(starts)), _UNKNOWN)
-        self._rows: list[list[int]] = []  # the same as lists, for single bytes
+        # The state after a state and a class, at `state << shift + class`, is kept as the place of its row.
+        self._width, self._shift = len(starts), (len(starts) - 1).bit_length()
+        self._table = torch.full((64 << self._shift,), _UNKNOWN)
+        self._rows: list[list[int]] = []  # the states as lists, for single bytes
         self._numbers: dict[frozenset[_Item], int] = {}
         self._kernels: list[frozenset[_Item]] = []
         self._callers: list[dict[str, list[_Item]]] = []
@@ -94,24 +96,44 @@ class Automaton:
             state = self._step(state, self._class_of[byte])
         return state
 
-    def following(self, states: Tensor, classes: Tensor) -> Tensor:
-        """Returns the states after bytes of these classes: (M,) and (M,) -> (M,), all long on the CPU."""
-        width = self.table.shape[1]
-        places = states * width + classes
-        following = self.table.view(-1)[places]
-        unknown = following < 0
-        if bool(unknown.any()):
-            missing = torch.unique(places[unknown])
-            numbers = [self._step(*divmod(place, width)) for place in missing.tolist()]
-            self.table.view(-1)[missing] = torch.tensor(numbers)  # which may have grown meanwhile
-            following = self.table.view(-1)[places]
-        return following
+    def walk(self, state: int, levels: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """Reads the bytes of a whole tree at once.
+
+        Args:
+            state: at the root.
+            levels: of each level below, its nodes' parents, as places in the level above, and the classes of
+                their bytes: both (M,) long, on the CPU.
+
+        Returns:
+            The state at each node, (N,) long, level by level from the root; of lower levels that no text
+            reaches, none.
+        """
+        rows = torch.tensor([state << self._shift])  # places in the table
+        parts = [rows]
+        for parents, classes in levels:
+            places = rows.index_select(0, parents) + classes
+            rows = self._table.index_select(0, places)
+            lowest, highest = map(int, rows.aminmax())
+            if lowest == _UNKNOWN:
+                self._fill(places[rows < 0])
+                rows = self._table.index_select(0, places)
+                highest = int(rows.max())
+            parts.append(rows)
+            if highest == DEAD:
+                break
+        return torch.cat(parts) >> self._shift
+
+    def _fill(self, places: Tensor) -> None:
+        """Computes these places of the table, (M,) long."""
+        missing, mask = torch.unique(places), (1 << self._shift) - 1
+        states = [self._step(place >> self._shift, place & mask) for place in missing.tolist()]
+        self._table[missing] = torch.tensor(states) << self._shift  # the table may have grown meanwhile
 
     def forced_byte(self, state: int) -> int | None:
         """Returns the only byte with which the text can continue; None if there is a choice, or the end."""
         if state == DEAD or self.accepts(state):
             return None
-        live = [c for c in range(self.table.shape[1]) if self._step(state, c) != DEAD]
+        live = [c for c in range(self._width) if self._step(state, c) != DEAD]
         bytes_ = (self.classes == live[0]).nonzero().flatten().tolist() if len(live) == 1 else []
         return bytes_[0] if len(bytes_) == 1 else None
 
@@ -140,9 +162,9 @@ class Automaton:
         self._callers.append({})
         self._readers.append(None)
         self._accepts.append(False)
-        self._rows.append([_UNKNOWN] * self.table.shape[1])
-        if number == len(self.table):
-            self.table = torch.cat((self.table, torch.full_like(self.table, _UNKNOWN)))
+        self._rows.append([_UNKNOWN] * self._width)
+        if number << self._shift == len(self._table):
+            self._table = torch.cat((self._table, torch.full_like(self._table, _UNKNOWN)))
         return number
 
     def _step(self, state: int, byte_class: int) -> int:

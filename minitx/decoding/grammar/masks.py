@@ -8,12 +8,14 @@ V vocabulary, N nodes of the tree of bytes.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.decoding.grammar.automaton import DEAD, START, START_OF_TEXT, Automaton
 from minitx.decoding.grammar.network import Network
@@ -23,10 +25,13 @@ from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError
 
 ENDED = -1  # the state after an end token
-_MASK_BYTES = 2**27  # of the masks that a grammar keeps
+_MASK_BYTES = 2**25  # of the masks that a grammar keeps
+_MOST_STATES = 100_000  # with which a grammar is kept for the next call
 _MOST_EXPLORED = 500  # states that are explored for dead ends, if the tokens cannot spell every byte
 _MOST_GRAMMARS = 32  # kept per tokenizer
 
+# Generations in several threads may share a grammar, which makes its states when they are reached.
+_LOCK = threading.RLock()
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
 _COMPILED: WeakKeyDictionary[Tokenizer, OrderedDict[object, TokenAutomaton]] = WeakKeyDictionary()
 
@@ -99,36 +104,33 @@ class TokenAutomaton:
             return state
         number = self._steps.get((state, token))
         if number is None:
-            number = self._steps[state, token] = self.automaton.read(state, piece)
+            with _LOCK:
+                number = self._steps[state, token] = self.automaton.read(state, piece)
         return number
 
     def allowed(self, state: int) -> Tensor:
         """Returns the tokens that may come next: (V,) bool on the CPU, to be read only."""
-        mask = self._allowed.get(state)
-        if mask is None:
-            mask = self._allowed[state] = self._mask(state)
-            if len(self._allowed) * len(mask) > _MASK_BYTES:
-                self._allowed.popitem(last=False)
-        else:
+        with _LOCK:
+            mask = self._allowed.get(state)
+            if mask is None:
+                mask = self._allowed[state] = self._mask(state)
+                if len(self._allowed) * len(mask) > _MASK_BYTES:
+                    self._allowed.popitem(last=False)
             self._allowed.move_to_end(state)
         return mask
 
     def following(self, state: int) -> Tensor:
         """Returns the state after each token, (V,) long; DEAD for those without text."""
-        tree, automaton = self.vocabulary.tree, self.automaton
-        states = torch.tensor([state])
-        ends = torch.full_like(self._classes, DEAD)
-        for first, parents in tree.levels:
-            classes = self._classes[first : first + len(parents)]
-            states = automaton.following(states[parents], classes)
-            ends[first : first + len(parents)] = states
-            if not bool(states.any()):
-                break
-        return ends[tree.node]
+        tree = self.vocabulary.tree
+        states = self.automaton.walk(state, self._levels)
+        states[0] = DEAD  # the root, where tokens without text are
+        return F.pad(states, (0, len(tree.byte) - len(states)), value=DEAD)[tree.node]
 
     def _use(self, automaton: Automaton) -> None:
+        tree = self.vocabulary.tree
+        classes = automaton.classes[tree.byte]
         self.automaton = automaton
-        self._classes = automaton.classes[self.vocabulary.tree.byte]  # (N,)
+        self._levels = [(parents, classes[first : first + len(parents)]) for first, parents in tree.levels]
 
     def _mask(self, state: int) -> Tensor:
         if state <= DEAD:  # a row that has ended takes any token, a dead one none
@@ -138,7 +140,8 @@ class TokenAutomaton:
         if self._live is not None:
             mask &= torch.isin(following, torch.tensor([*self._live]))
         if self._usable is not None:
-            mask &= self._usable
+            free = [s for s in torch.unique(following).tolist() if self._lazy and self.automaton.is_free(s)]
+            mask &= self._usable | torch.isin(following, torch.tensor(free))
         if self.vocabulary.first_only and state == self.start_of_text:
             mask[[*self.vocabulary.first_only]] = False
         if self._lazy and self.automaton.is_free(state):
@@ -149,15 +152,14 @@ class TokenAutomaton:
     def _explored(self, rules: Rules) -> bool:
         """Finds the states from which tokens can complete the text, where they cannot spell every byte.
 
-        Otherwise the tokens that consist of whole characters that can be spelled are used, and the texts
-        that consist of such characters: from each of their beginnings, single characters lead to the end.
+        If there are too many states, the texts of characters that are tokens are used, and the tokens that
+        end between characters: from there, single characters lead to the end.
 
         Returns:
             Whether `automaton` is set: there are few states, or only such tokens.
         """
         vocabulary = self.vocabulary
-        texts = {token for token, piece in enumerate(vocabulary.pieces) if piece}
-        if vocabulary.whole == texts:
+        if vocabulary.spells_itself:
             return False
         self._use(Automaton(Network(rules, EVERY)))
         before: dict[int, set[int]] = {}
@@ -174,7 +176,7 @@ class TokenAutomaton:
                     waiting.append(target)
         if waiting:
             usable = torch.zeros(len(vocabulary.pieces), dtype=torch.bool)
-            usable[[*vocabulary.whole]] = True
+            usable[[*vocabulary.texts]] = True
             self._usable = usable
             return False
         live, waiting = set[int](), deque(state for state in known if self.automaton.accepts(state))
@@ -204,17 +206,26 @@ def compile_grammar(
     Raises:
         ArgumentValueError: a tokenizer whose tokens have no bytes, or a grammar that none of its texts match.
     """
+    with _LOCK:
+        return _compiled(grammar, rules, tokenizer, size, ends)
+
+
+def _compiled(
+    grammar: object, rules: Rules, tokenizer: Tokenizer, size: int, ends: Sequence[int]
+) -> TokenAutomaton:
     tokens = len(tokenizer)
     vocabularies = _VOCABULARIES.setdefault(tokenizer, {})
     if (size, tokens) not in vocabularies:
         vocabularies[size, tokens] = read_vocabulary(tokenizer, size)
     compiled, key = _COMPILED.setdefault(tokenizer, OrderedDict()), (grammar, size, tokens, tuple(ends))
-    if key not in compiled:
+    if key not in compiled or len(compiled[key].automaton) > _MOST_STATES:
         trigger = tokenizer.token_to_id(rules.trigger) if rules.trigger else None
         triggers = {trigger} & {*tokenizer.special_ids}
-        compiled[key] = TokenAutomaton(
-            rules, vocabularies[size, tokens], ends, [t for t in triggers if t is not None]
-        )
+        special = [token for token in triggers if token is not None]
+        try:
+            compiled[key] = TokenAutomaton(rules, vocabularies[size, tokens], ends, special)
+        except ArgumentValueError as error:
+            raise ArgumentValueError("grammar", grammar, error.expected, error.hint) from error
         if len(compiled) > _MOST_GRAMMARS:
             compiled.popitem(last=False)
     compiled.move_to_end(key)

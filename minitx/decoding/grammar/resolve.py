@@ -13,7 +13,7 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
 from minitx.validation import ArgumentValueError, check_type
 
-_KINDS = "a grammar: Choices(...), Regex(...), JsonSchema(...) or Grammar(...)"
+_KINDS = "a grammar: Choices(...), Regex(...), JsonSchema(...), Grammar(...) or Lazy(...)"
 
 
 def with_grammar(request: GenerationRequest, options: Mapping[str, Any]) -> GenerationRequest:

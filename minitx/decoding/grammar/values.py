@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ from minitx.decoding.grammar.syntax.lark import parse_lark
 from minitx.decoding.grammar.syntax.regex import parse_regex
 from minitx.decoding.grammar.syntax.schema import Whitespace, schema_rules
 from minitx.decoding.parameters import set_frozen
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_strings
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_strings, check_type
 
 Syntax = Literal["gbnf", "lark"]
 
@@ -175,6 +175,42 @@ class JsonSchema(TextGrammar):
         except RecursionError as error:
             hint = "it is nested too deeply, or leads to itself"
             raise ArgumentValueError("JsonSchema(schema)", self.schema, "a JSON schema", hint) from error
+
+
+@dataclass(frozen=True)
+class Lazy(TextGrammar):
+    """A grammar that begins to apply after a trigger, as for calls of tools amid free text.
+
+    Any text without the trigger is allowed, and may end anywhere. After the first trigger in the output comes
+    a text of the grammar, and then the end. If the tokenizer has a special token of the trigger's name, that
+    token is a trigger too; other special tokens are allowed before it, and interrupt it.
+
+    Args:
+        grammar: of the text after the trigger, not including it.
+        trigger: e.g. "<tool>".
+
+    Raises:
+        TypeError: no grammar, or no string.
+        ValueError: a lazy grammar, or an empty trigger.
+    """
+
+    grammar: TextGrammar
+    trigger: str
+
+    def __post_init__(self) -> None:
+        check_type("Lazy(grammar)", self.grammar, TextGrammar, "a grammar such as Regex(...)")
+        check_strings(**{"Lazy(trigger)": self.trigger})
+        check_text("Lazy(trigger)", self.trigger)
+        if isinstance(self.grammar, Lazy):
+            raise ArgumentValueError("Lazy(grammar)", self.grammar, "a grammar that applies at once")
+
+    def __repr__(self) -> str:
+        return f"Lazy({self.grammar!r}, trigger={self.trigger!r})"
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of the grammar."""
+        return replace(self.grammar.rules, trigger=self.trigger)
 
 
 def _schema_text(schema: Any) -> str:

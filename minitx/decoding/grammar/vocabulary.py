@@ -53,14 +53,16 @@ class Vocabulary:
         return union((code, code) for code in codes)
 
     @cached_property
-    def whole(self) -> frozenset[int]:
-        """The tokens that consist of characters of the alphabet, from first to last byte."""
+    def texts(self) -> frozenset[int]:
+        """The tokens that begin and end between characters."""
+        return frozenset(token for token, piece in enumerate(self.pieces) if piece and _is_text(piece))
+
+    @cached_property
+    def spells_itself(self) -> bool:
+        """Whether every token consists of characters of the alphabet, so that none leads to a dead end."""
         spelled = {code for low, high in self.alphabet for code in range(low, high + 1)}
-        return frozenset(
-            token
-            for token, piece in enumerate(self.pieces)
-            if piece and _is_text(piece) and spelled.issuperset(map(ord, _text(piece)))
-        )
+        pieces = [piece for piece in self.pieces if piece]
+        return all(_is_text(piece) and spelled.issuperset(map(ord, _text(piece))) for piece in pieces)
 
     @cached_property
     def tree(self) -> ByteTree:

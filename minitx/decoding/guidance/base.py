@@ -109,7 +109,7 @@ class Guidance:
         return f"{type(self).__name__}({fields})"
 
     @property
-    def layers(self) -> Sequence[int]:
+    def early_layers(self) -> Sequence[int]:
         """The layers whose early logits `combine` gets, as numbers of the model's hidden states."""
         return ()
 

@@ -114,8 +114,8 @@ class ContrastiveDecoding(Guidance):
     """Contrastive decoding: prefers tokens that the model finds more probable than a weaker model does.
 
     Of the plausible tokens, those with p >= alpha * max(p), the score is (1 + beta) * l - beta * la (O'Brien
-    and Lewis 2023, arXiv:2309.09117, section 2), or with beta=None l - la (Li et al. 2022, arXiv:2210.15097,
-    equation 2). All others get -inf.
+    and Lewis 2023, arXiv:2309.09117), or with beta=None l - la (Li et al. 2022, arXiv:2210.15097). All others
+    get -inf.
 
     Args:
         amateur_model: a smaller model with the same tokenizer.
@@ -160,7 +160,7 @@ class ContrastiveDecoding(Guidance):
 class Experts(Guidance):
     """Experts: z' = z + alpha * (z_expert - z_anti_expert).
 
-    DExperts (Liu et al. 2021, arXiv:2105.03023, equation 1): small models trained on wanted and unwanted
+    DExperts (Liu et al. 2021, arXiv:2105.03023): small models trained on wanted and unwanted
     texts. Proxy tuning (Liu et al. 2024, arXiv:2401.08565): a small model tuned and untuned, alpha=1.0; the
     large one then behaves as if it had been tuned.
 

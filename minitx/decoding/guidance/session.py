@@ -45,7 +45,7 @@ class GuidedSession(DecodingSession):
         ]
         self._early: list[Tensor] = []  # per layer of the guidance (R, K, V)
         self._refilled = False
-        if self.guidance.layers:
+        if self.guidance.early_layers:
             self._model_options["output_hidden_states"] = True
             self.observers.append(self._read_layers)
 
@@ -103,7 +103,7 @@ class GuidedSession(DecodingSession):
         assert output.hidden_states is not None, "the options ask for them"
         model: Any = self.model
         keep = output.logits.shape[1]
-        states = (output.hidden_states[layer][:, -keep:] for layer in self.guidance.layers)
+        states = (output.hidden_states[layer][:, -keep:] for layer in self.guidance.early_layers)
         self._early = [model.head(model.decoder.projection(state), None, None).float() for state in states]
 
 

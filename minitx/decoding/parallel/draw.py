@@ -32,7 +32,7 @@ from minitx.validation import ArgumentValueError
 _UNORDERED = (
     *(bias.LogitBias, constraints.AllowedTokens, constraints.SuppressTokens, RemoveInvalid, Filter),
     *(penalties.RepetitionPenalty, penalties.FrequencyPenalty, penalties.PresencePenalty),
-    Unigram,
+    *(penalties.RelativeFrequencyPenalty, Unigram),
 )
 _ORDERED = "it depends on the tokens before a position, which may still be masked"
 

@@ -1,4 +1,4 @@
-"""The order of a chain: the fields of a strategy, arranged as in another library."""
+"""The order of a chain, and the default values of its fields, as in another library."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ T = TypeVar("T")
 _TABLES: dict[str, Any] = tomllib.loads(files(__package__).joinpath("presets.toml").read_text("utf-8"))
 ORDERS: dict[str, list[str]] = _TABLES["orders"]
 DEFAULT = "transformers"
+LIKE: dict[str, dict[str, Any]] = _TABLES["like"]
 _REST = "..."
 _EARLY = "processors"  # the last field of the first stage
 

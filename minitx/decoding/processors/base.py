@@ -69,9 +69,11 @@ class LogitsProcessor:
         elementwise: the result does not depend on which tokens the logits belong to, so that the processor
             can be applied to a part of the vocabulary.
         batch_invariant: whether finished rows can be removed from the batch without a change for the others.
+        draws: the processor is random, and needs the `Context.keys` of the rows.
     """
 
     elementwise: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in positional_fields(self)[:1]:

@@ -39,6 +39,7 @@ class Context:
         encoder_tokens: (B, S) long, the encoder input of an encoder-decoder, left-aligned like tokens; None
             without an encoder.
         encoder_length: (B,) long.
+        keys: (B,) long, the random key of each row, for processors that draw; None for chains without them.
     """
 
     tokens: Tensor
@@ -48,6 +49,7 @@ class Context:
     max_new_tokens: int | None = None
     encoder_tokens: Tensor | None = None
     encoder_length: Tensor | None = None
+    keys: Tensor | None = None
 
     @property
     def generated(self) -> Tensor:
@@ -104,3 +106,10 @@ def or_spare(tokens: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
     Ids outside of the vocabulary are invalid too: some models embed more ids than they can predict.
     """
     return torch.where(valid, tokens, vocab_size).clamp(max=vocab_size)
+
+
+def spread(keys: Tensor | None, num_rows: int) -> Tensor | None:
+    """Returns the keys of rows from those of their prompts or of themselves: (P,) or (rows,) -> (rows,)."""
+    if keys is None:
+        return None
+    return keys[torch.arange(num_rows, device=keys.device) * len(keys) // num_rows]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, Numbers, Rule, set_frozen, to_plain
-from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, positional_fields
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import Filter
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number
@@ -24,7 +24,7 @@ _COLDEST = 1e-6  # temperature, so that nothing is divided by 0
 
 
 @dataclass(frozen=True)
-class _Shape(LogitsProcessor):
+class Shape(LogitsProcessor):
     """A processor of a few numbers, given as a tuple in the field of a strategy."""
 
     elementwise = True
@@ -35,7 +35,7 @@ class _Shape(LogitsProcessor):
         """Returns the processor of a number or a tuple of numbers, the value of a strategy's field."""
         plain = to_plain(values)
         values = plain if isinstance(plain, tuple | list) else (plain,)
-        names = [*cls.__dataclass_fields__]
+        names = positional_fields(cls)
         if not 1 <= len(values) <= len(names):
             expected = f"a tuple of at most {len(names)} numbers: {', '.join(names)}"
             raise ArgumentTypeError(cls.parameter, values, expected)
@@ -49,7 +49,7 @@ class _Shape(LogitsProcessor):
 
 
 @dataclass(frozen=True)
-class DynamicTemperature(_Shape):
+class DynamicTemperature(Shape):
     """Divides by a temperature that grows with the entropy: low + (high - low) * (H / ln n)^exponent.
 
     n is the number of tokens that are left, so that H / ln n is between 0 and 1 (llama.cpp, whose range r
@@ -81,7 +81,7 @@ class DynamicTemperature(_Shape):
 
 
 @dataclass(frozen=True)
-class EntropyTemperature(_Shape):
+class EntropyTemperature(Shape):
     """Divides by the temperature t * 0.8^(theta / H): t where the entropy is high (arXiv:2403.14541).
 
     Args:
@@ -104,7 +104,7 @@ class EntropyTemperature(_Shape):
 
 
 @dataclass(frozen=True)
-class Smoothing(_Shape):
+class Smoothing(Shape):
     """Bends the logits: with d = z - max(z), z' = -k f d^2 + s f d^3, k = (3 - c) / 2, s = (c - 1) / 2.
 
     Tokens close to the best one come closer, improbable ones become far less probable (the quadratic and
@@ -196,7 +196,7 @@ class Entmax(Filter):
 
 
 @dataclass(frozen=True)
-class AveragedXTC(_Shape):
+class AveragedXTC(Shape):
     """Moves probability from the most probable tokens to the least probable one above a threshold.
 
     XTC ("exclude top choices") removes, with some probability, all tokens of at least the threshold but the

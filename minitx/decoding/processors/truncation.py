@@ -10,7 +10,8 @@ z logits, p = softmax(z), H entropy in nats; B rows, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,9 +53,7 @@ class Filter(NumericProcessor):
         filtered = super().__call__(logits, context)
         if self.min_tokens_to_keep == 1 or filtered is logits:
             return filtered
-        ratings = self.ratings(logits)
-        worst = ratings.topk(min(self.min_tokens_to_keep, logits.shape[-1])).values[:, -1:]
-        return torch.where(ratings >= worst, logits, filtered)
+        return keep_best(logits, filtered, self.ratings(logits), self.min_tokens_to_keep)
 
     def ratings(self, logits: Tensor) -> Tensor:
         """(B, V) -> (B, V): the measure by which the filter prefers tokens."""
@@ -328,3 +327,15 @@ def _probabilities_and_entropy(logits: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = log_probabilities.softmax(dim=-1)
     finite = log_probabilities.clamp(min=torch.finfo(logits.dtype).min)  # -inf * 0 would be NaN
     return probabilities, -(finite * probabilities).sum(dim=-1, keepdim=True)
+
+
+def keep_best(logits: Tensor, filtered: Tensor, ratings: Tensor, count: int) -> Tensor:
+    """Returns the filtered logits, but those of the `count` tokens with the best ratings; all (B, V)."""
+    worst = ratings.topk(min(count, logits.shape[-1])).values[:, -1:]
+    return torch.where(ratings >= worst, logits, filtered)
+
+
+def keeping(processor: Any, count: int) -> Any:
+    """Returns a filter that keeps at least `count` tokens; another processor is returned as it is."""
+    fewer = getattr(processor, "min_tokens_to_keep", count) < count
+    return replace(processor, min_tokens_to_keep=count) if fewer else processor

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minitx.decoding.processors.context import Context
+from minitx.decoding.processors.context import Context, spread
 from minitx.decoding.prompts import pad_right
 from minitx.decoding.request import GenerationRequest
 
@@ -36,8 +36,8 @@ class TokenHistory:
             sources = [source for source in request.sources for _ in range(copies)]
             encoder_tokens, _ = pad_right(sources, 0, device)
             encoder_length = torch.tensor([*map(len, sources)], device=device)
-        eos, limit = request.stop.eos, request.max_new_tokens
-        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length)
+        eos, limit, keys = request.stop.eos, request.max_new_tokens, spread(request.keys, len(rows))
+        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length, keys)
 
     def __len__(self) -> int:
         return len(self._lengths)

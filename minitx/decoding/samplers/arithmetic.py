@@ -67,7 +67,14 @@ class ArithmeticCode:
         codes: (B,) float64 in [0, 1), from `spread`.
         num_samples: N, the rows per prompt.
         fresh: codes of rows that are alone in their part of the interval.
+
+    Attributes:
+        keys: (B,) long, of the rows; None with a generator.
+        generator: None with a seed.
     """
+
+    keys: Tensor | None = None
+    generator: torch.Generator | None = None
 
     def __init__(self, codes: Tensor, num_samples: int, fresh: Uniform) -> None:
         self._first = self._codes = codes
@@ -86,7 +93,9 @@ class ArithmeticCode:
         shift = CounterGumbel(row_keys(seed, prompts, 1, device)).uniform(0)
         fresh = CounterGumbel(row_keys(seed, prompts, num_samples, device))
         # The first sample has the key of its prompt, whose position 0 is used by the shift.
-        return cls(spread(shift, num_samples), num_samples, lambda position: fresh.uniform(position + 1))
+        code = cls(spread(shift, num_samples), num_samples, lambda position: fresh.uniform(position + 1))
+        code.keys = fresh.keys
+        return code
 
     @classmethod
     def from_generator(cls, generator: torch.Generator, num_prompts: int, num_samples: int) -> Self:
@@ -96,7 +105,9 @@ class ArithmeticCode:
             return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
 
         codes = spread(_draw(num_prompts), num_samples)
-        return cls(codes, num_samples, lambda _: _draw(len(codes)))
+        code = cls(codes, num_samples, lambda _: _draw(len(codes)))
+        code.generator = generator
+        return code
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""

@@ -28,6 +28,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from minitx.decoding.counter import counters, key_words, mixed
 from minitx.decoding.parameters import to_plain
 from minitx.decoding.samplers.base import Device, Seed
 from minitx.validation import ArgumentTypeError, ArgumentValueError
@@ -53,10 +54,7 @@ class CounterGumbel:
         if keys.dim() != 1 or keys.dtype != torch.long:
             raise ArgumentValueError("keys", keys, "one torch.long per row, of shape (B,)")
         self.keys = keys
-        # Both halves of a key affect both words, even of similar keys such as 0 and 1.
-        low = mixed((keys & _32_BITS) ^ 0x5BD1E995)
-        high = mixed((keys >> 32 & _32_BITS) ^ low)
-        self._words = torch.stack([mixed(low ^ high), high], dim=1)  # (B, 2)
+        self._words = key_words(keys)
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
@@ -89,10 +87,7 @@ class CounterGumbel:
 
     def counters(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """Returns the start and the odd stride of each row's counter at its position, (B,) each."""
-        halves = torch.arange(2, device=self.keys.device)
-        at = (position[:, None] if isinstance(position, Tensor) else position) * 2 + halves
-        start, stride = mixed(self._words ^ mixed(at)).unbind(dim=1)
-        return start, stride | 1
+        return counters(self._words, position)
 
 
 class RepeatedSeed(int):
@@ -139,21 +134,6 @@ def row_keys(
             keys.append(int.from_bytes(digest, "little", signed=True))
             seen[source] += 1
     return torch.tensor(keys, dtype=torch.long, device=device)
-
-
-def mixed(number: Tensor) -> Tensor:
-    """Returns a bijective hash of integers below 2^32; flipping a bit flips each output bit half the time.
-
-    Two rounds of xor-shift and multiplication, with constants that an exhaustive search found to leave
-    the least bias (C. Wellons, "Prospecting for hash functions", 2018). Both are below 2^31, so that a
-    product fits into 63 bits.
-    """
-    number = number ^ number >> 16
-    number = (number * 0x21F0AAAD).bitwise_and_(_32_BITS)
-    number ^= number >> 15
-    number = number.mul_(0x735A2D97).bitwise_and_(_32_BITS)
-    number ^= number >> 15
-    return number
 
 
 def _gumbel(counter: Tensor) -> Tensor:

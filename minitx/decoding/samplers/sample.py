@@ -15,20 +15,28 @@ B rows, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import Integers, Numbers, parameter
-from minitx.decoding.presets.orders import DEFAULT, ORDERS
-from minitx.decoding.processors import reshape, thresholds
+from minitx.decoding.presets.orders import DEFAULT, LIKE, ORDERS
+from minitx.decoding.processors import feedback, reshape, thresholds
 from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.processors.xtc import XTC
 from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.strategy import Strategy
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, check_choice
+
+# At most one field of each group.
+_EXCLUSIVE = (("mirostat", "mirostat_v1", "adaptive_p"), ("xtc", "averaged_xtc"))
+_NOT_IN_SEARCHES = {
+    "xtc": "its coin would decide for all beams of a step; averaged_xtc has the same law without a coin",
+    "adaptive_p": "its logits are no log-probabilities, which a search sums; mirostat can be used",
+}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -104,10 +112,57 @@ class Sample(Strategy):
     entmax_alpha: Numbers = parameter(
         reshape.Entmax, "from 1, the softmax, to 2, sparsemax: ever fewer tokens (arXiv:2004.02644)", "ALPHA"
     )
+    xtc: tuple[float, ...] | None = parameter(
+        XTC.from_numbers,
+        "exclude the top choices: 0.5,0.1 removes, at every other step, all tokens above 0.1 but the least",
+        "P,THRESHOLD",
+    )
+    mirostat: tuple[float, ...] | None = parameter(
+        feedback.Mirostat.from_numbers,
+        "5,0.1: a mean surprise of 5 bits per token (arXiv:2007.14966)",
+        "TAU,ETA",
+    )
+    mirostat_v1: tuple[float, ...] | None = parameter(
+        feedback.MirostatV1.from_numbers, "the same by a top-k, from an estimate on M tokens", "TAU,ETA,M"
+    )
+    adaptive_p: tuple[float, ...] | None = parameter(
+        feedback.AdaptiveP.from_numbers,
+        "0.5,0.9: the chosen tokens have a mean probability of 0.5; needs a filter before it",
+        "TARGET,DECAY",
+    )
     order: str = parameter(None, f"whose order of steps: {', '.join(ORDERS)}", "NAME", off=DEFAULT)
 
     _order: ClassVar[str] = "order"
     _keyed: ClassVar[bool] = True
+
+    @classmethod
+    def like(cls, library: str, **changes: Any) -> Self:
+        """Returns the strategy with the default values and the order of another library.
+
+        Args:
+            library: "transformers" (with do_sample=True), "vllm", "llama.cpp", "ollama", "exllamav2" or
+                "text-generation-webui". Values that a checkpoint states are not part of it; these are
+                strategy="checkpoint".
+            **changes: fields with other values.
+
+        Raises:
+            TypeError: an unknown field.
+            ArgumentValueError: another library, or a value that the field refuses.
+        """
+        check_choice("library", library, tuple(LIKE))
+        return cls(**{**LIKE[library], **changes})
+
+    def _check(self) -> None:
+        super()._check()
+        for group in _EXCLUSIVE:
+            used = [name for name in group if getattr(self, name) is not None]
+            if len(used) > 1:
+                hint = "they are two ways to the same end"
+                raise ArgumentValueError(used[1], getattr(self, used[1]), f"left out beside {used[0]}", hint)
+        for name, hint in _NOT_IN_SEARCHES.items():
+            if self.searches and getattr(self, name) is not None:
+                kind = type(self).__name__
+                raise ArgumentValueError(name, getattr(self, name), f"left out of {kind}", hint)
 
     def _sampler(self, call: SamplerArguments) -> Sampler:
         keyed = None if self.watermark is None else self.watermark.sampler(call)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minitx.decoding.parameters import Parameter
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.processors.truncation import Filter
+from minitx.decoding.processors.truncation import keeping
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler, Sample
@@ -41,10 +41,7 @@ class BeamSample(Beam, Sample):
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also lets each filter keep enough tokens for a beam to continue."""
         least = least_choices(request)
-        chain = [*request.chain.processors]
-        for place, processor in enumerate(chain):
-            if isinstance(processor, Filter) and processor.min_tokens_to_keep < least:
-                chain[place] = replace(processor, min_tokens_to_keep=least)
+        chain = (keeping(processor, least) for processor in request.chain.processors)
         request = super().adapt(replace(request, chain=Chain(*chain)))
         choices = self.num_beams * request.vocab_size
         if isinstance(request.sampler, MultinomialSampler) and choices > _LARGEST_MULTINOMIAL:
@@ -73,5 +70,4 @@ class BeamSample(Beam, Sample):
             raise ArgumentValueError("temperature", self.temperature, "above 0 for every prompt", hint)
 
     def _make(self, name: str, declared: Parameter, value: Any) -> Any:
-        processor = super()._make(name, declared, value)
-        return replace(processor, min_tokens_to_keep=2) if isinstance(processor, Filter) else processor
+        return keeping(super()._make(name, declared, value), 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,15 +12,18 @@ from minitx.decoding.parameters import set_frozen
 from minitx.decoding.processors.base import StatefulProcessor
 from minitx.decoding.processors.chain import Chain, unusable
 from minitx.decoding.processors.context import Context
+from minitx.decoding.prompts import check_tokenizer
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Sampler
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
-from minitx.decoding.speculative.draft import Draft, DraftCall, Proposal
+from minitx.decoding.speculative.draft import Draft, DraftCall, Drafter, Proposal
+from minitx.decoding.speculative.retokenized import RetokenizedDrafter
 from minitx.decoding.strategy import Strategy
 from minitx.models import CausalModel
 from minitx.models.decoder import check_causal_model
+from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 
@@ -35,6 +38,8 @@ class DraftModel(Draft):
         model: in eval mode; its logits are of the same token ids.
         strategy: `Greedy(...)` or `Sample(...)`, how the draft chooses; None for the processors of the
             verifying model, but for those with a state.
+        tokenizer: of a decoder with other token ids than the verifying model: then text is drafted, greedily
+            and row by row, and `generate` needs its `tokenizer=`.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: not a language model, another strategy, or one whose processors
@@ -43,17 +48,28 @@ class DraftModel(Draft):
 
     model: CausalModel
     strategy: Strategy | None = None
+    tokenizer: Tokenizer | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         set_frozen(self, model=check_causal_model(self.model))
-        if self.strategy is None:
+        self.check_strategy(self.strategy)
+        check_tokenizer(self.tokenizer)
+        if self.tokenizer is not None and self.strategy is not None:
+            raise ArgumentValueError(
+                "strategy", self.strategy, "None with tokenizer=", "text is drafted greedily"
+            )
+
+    @staticmethod
+    def check_strategy(strategy: Strategy | None) -> None:
+        """Checks that a strategy can draft."""
+        if strategy is None:
             return
-        if type(self.strategy) not in (Greedy, Sample):
-            raise ArgumentTypeError("strategy", self.strategy, "Greedy(...), Sample(...) or None")
-        chain = self.strategy.build()
+        if type(strategy) not in (Greedy, Sample):
+            raise ArgumentTypeError("strategy", strategy, "Greedy(...), Sample(...) or None")
+        chain = strategy.build()
         if len(_stateless(chain)) < len(chain):
             expected = "one whose processors have no state"
-            raise ArgumentValueError("strategy", self.strategy, expected, "a draft cannot roll states back")
+            raise ArgumentValueError("strategy", strategy, expected, "a draft cannot roll states back")
 
     def __repr__(self) -> str:
         """The kind of the model and the strategy."""
@@ -65,6 +81,16 @@ class DraftModel(Draft):
         kind, size = self.model.task, self.model.head.config.num_labels  # type: ignore[union-attr]
         if kind != model.task:
             raise ArgumentValueError("draft", self, f"of task {model.task!r}, not {kind!r}")
+        if self.tokenizer is not None:
+            if request.tokenizer is None:
+                hint = "a draft with another tokenizer continues the text"
+                raise ArgumentValueError("tokenizer", None, "the model's tokenizer", hint)
+            if request.sources is not None:
+                raise ArgumentValueError("draft", self, "without tokenizer= for models with an encoder")
+            if self.model.original_contexts:
+                hint = "its RoPE depends on the length of the text"
+                raise ArgumentValueError("draft", self, "without tokenizer=", hint)
+            return
         if size != request.vocab_size:
             expected = f"with the {request.vocab_size} token ids of the model, not {size}"
             raise ArgumentValueError("draft", self, expected)
@@ -78,9 +104,12 @@ class DraftModel(Draft):
             )
             raise ArgumentValueError("draft", self, expected, f"the longest prompt has {longest} tokens")
 
-    def start(self, call: DraftCall) -> ModelDrafter:
+    def start(self, call: DraftCall) -> Drafter:
         """Runs the draft model over the prompts."""
         request = call.session.request
+        if self.tokenizer is not None and request.tokenizer is not None:
+            rows = len(call.session.logits)
+            return RetokenizedDrafter(self.model, self.tokenizer, request.tokenizer, rows, call.confidence)
         chain = _stateless(request.chain) if self.strategy is None else self.strategy.build()
         greedy = isinstance(self.strategy, Greedy) or not call.randomness.draws
         session = DecodingSession(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
+
 from minitx.decoding.output import Event
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
@@ -55,13 +57,16 @@ class TreeDraft(Draft):
 
 
 def check_sizes(
-    draft: Any, model: Any, request: GenerationRequest, hidden_size: int, vocab_size: int
+    heads: nn.Module, model: Any, request: GenerationRequest, hidden_size: int, vocab_size: int
 ) -> None:
-    """Checks that draft heads were made for a model with these sizes.
+    """Checks that draft heads were made for a model with these sizes, and are on its device.
 
     Raises:
-        ArgumentValueError: they were not.
+        ArgumentValueError: they were not, or are not.
     """
+    device = next(heads.parameters()).device
+    if device != model.device:
+        raise ArgumentValueError("draft", heads, f"on the model's device, {model.device}, not {device}")
     stack = model.decoder.config
     width = stack.output_size or stack.hidden_size
     for name, own, other in (
@@ -69,4 +74,4 @@ def check_sizes(
         ("vocab_size", vocab_size, request.vocab_size),
     ):
         if own != other:
-            raise ArgumentValueError("draft", draft, f"made for {name}={other}, as of the model, not {own}")
+            raise ArgumentValueError("draft", heads, f"made for {name}={other}, as of the model, not {own}")

@@ -20,8 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from minitx.architectures import architecture
-from minitx.architectures.decoders.llama import WEIGHTS
+from minitx.architectures import REGISTRY, architecture
 from minitx.checkpoint.build import read_config
 from minitx.config import ModelConfig, StackConfig
 from minitx.decoding.parameters import check_size
@@ -44,22 +43,27 @@ class EagleHead(nn.Module):
     """A draft head of version 1 and 2, whose files do not differ, or of version 3.
 
     Args:
-        config: content of its config.json: that of a Llama, of which version 1 may have `bias`, whether `fc`
-            has one (True if absent), and version 3 has `draft_vocab_size`, and may have `target_hidden_size`.
+        config: content of its config.json: that of its decoder layers. Version 1 may have `bias`, whether
+            `fc` has one (True if absent); version 3 has `draft_vocab_size`, and may have
+            `target_hidden_size`.
 
     Raises:
         ArgumentTypeError, ArgumentValueError, ValueError: a config that is no such head, or a key that minitx
             does not know.
     """
 
+    d2t: Tensor
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
         super().__init__()
-        if config.get("model_type", "llama") != "llama":
-            raise ArgumentValueError("model_type", config["model_type"], "'llama' for a draft head")
+        kind = config.get("model_type")
+        if kind not in REGISTRY or "causal-lm" not in architecture(kind).head_weights:
+            raise ArgumentValueError("model_type", kind, "that of a decoder, whose layers the head has")
+        self.table = architecture(kind).weights
         own = {_BIAS, _VOCABULARY, _TARGET}
         plain = {key: value for key, value in config.items() if key not in own}
-        read, _ = read_config(architecture("llama"), "llama", plain)
+        read, _ = read_config(architecture(kind), kind, plain)
         self.version = 3 if config.get(_VOCABULARY) is not None else 1
         if unused := [key for key in config if key in ((_BIAS,) if self.version == 3 else (_TARGET,))]:
             raise ArgumentValueError(unused[0], config[unused[0]], f"left out in version {self.version}")
@@ -105,13 +109,7 @@ class EagleHead(nn.Module):
         if head.version == 3 and _WORDS not in stored.tensors:
             head.embed_tokens = None
         names = head.names()
-        stored.check_names(set(names.values()), _UNUSED)
-        for own, name in names.items():
-            shape = head.state_dict()[own].shape
-            if stored.tensors[name].shape != shape:
-                raise ArgumentValueError(
-                    name, stored.tensors[name], f"of shape {tuple(shape)}, by its config"
-                )
+        stored.check_shapes({names[own]: tensor for own, tensor in head.state_dict().items()}, _UNUSED)
         head.to(dtype_of(stored.tensors, dtype))
         head.load_state_dict({own: stored.tensors[name] for own, name in names.items()})
         head.folder = stored
@@ -134,7 +132,7 @@ class EagleHead(nn.Module):
         source = "midlayer." if self.version == 3 else "layers.{i}."
         table = {
             left: right.replace("layers.{i}.", source)
-            for left, right in WEIGHTS.items()
+            for left, right in self.table.items()
             if isinstance(left, str) and isinstance(right, str)
         }
         names = {}
@@ -216,7 +214,8 @@ class EagleHead(nn.Module):
         (R, T, E) -> (R, T, V or smaller)
         """
         if self.version == 3:
-            return self.lm_head(self.norm(predicted)).float()
+            logits: Tensor = self.lm_head(self.norm(predicted))
+            return logits.float()
         output: ModelOutput = model.apply_head(predicted.to(model.dtype), None, None, None)
         assert output.logits is not None, "a language model has logits"
         return output.logits.float()
@@ -252,13 +251,14 @@ class FusedLayer(Layer):
 
 
 def _stack_config(config: ModelConfig, version: int) -> StackConfig:
-    """Returns the stack of a head: that of a Llama without its first and last norm, or one layer.
+    """Returns the stack of a head: that of the decoder without its first and last norm, or one layer.
 
     Raises:
         ArgumentValueError: version 3 with several layers.
     """
     stack = config.decoder
-    assert stack is not None, "a Llama is a decoder"
+    if stack is None or config.encoder is not None:
+        raise ArgumentValueError("model_type", config, "that of a decoder alone")
     if version == 3 and stack.num_hidden_layers != 1:
         raise ArgumentValueError("num_hidden_layers", stack.num_hidden_layers, "1 in version 3")
     return replace(stack, first_attention_norm=version == 3, final_norm=False)

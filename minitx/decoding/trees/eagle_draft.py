@@ -56,7 +56,7 @@ class EagleDraft(TreeDraft):
         head = self.head
         if request.sources is not None:
             raise ArgumentValueError("draft", self, "for a model without an encoder")
-        check_sizes(self, model, request, head.target_size, head.vocab_size)
+        check_sizes(head, model, request, head.target_size, head.vocab_size)
         if head.version == 3 and len(model.decoder.layer_order) < 6:
             raise ArgumentValueError("draft", self, "of version 1 for a model of fewer than 6 layers")
         words = model.decoder_embedder.config.embedding_size
@@ -158,7 +158,8 @@ class EagleDrafter:
         positions = (session.context.length[:, None] - 1 - time + steps).clamp(min=0)
         words = self._head.words(session.context.last(time).clamp(min=0), session.model)
         mask = None if bool(real.all()) else real
-        return self._head(features, words, mask, positions, self._cache)[:, -1]
+        predicted: Tensor = self._head(features, words, mask, positions, self._cache)
+        return predicted[:, -1]
 
     def _continue(
         self, session: TreeSession, level: Level, real: Tensor, depth: int, first: int

@@ -95,6 +95,19 @@ class HeadFolder:
             if names:
                 raise ValueError(f"{self.place}: the file of the heads {problem} {summarize(sorted(names))}.")
 
+    def check_shapes(self, expected: Mapping[str, Tensor], unused: str = "-") -> None:
+        """Checks that the file holds tensors of these names and shapes; `unused` as for `check_names`.
+
+        Raises:
+            ArgumentValueError: one of another shape.
+            ValueError: one is missing, or not expected.
+        """
+        self.check_names(set(expected), unused)
+        for name, tensor in expected.items():
+            if tensor.shape != self.tensors[name].shape:
+                hint = f"{self.place}/config.json has its sizes"
+                raise ArgumentValueError(name, self.tensors[name], f"of shape {tuple(tensor.shape)}", hint)
+
     def write(self, folder: Any, tensors: Mapping[str, Tensor]) -> None:
         """Writes config and tensors to a folder, replacing earlier ones.
 

@@ -109,15 +109,16 @@ class MedusaHeads(nn.ModuleList):
         heads = check_size(_HEADS, stored.config.get(_HEADS), 1, f"of {stored.place}/config.json")
         layers = check_size(_LAYERS, stored.config.get(_LAYERS, 1), hint=f"of {stored.place}/config.json")
         numbers = {name.partition(".")[0] for name in stored.tensors}
-        projection = stored.tensors.get(f"0.{layers}.weight")
-        if projection is None or projection.dim() != 2:
-            stored.check_names({f"0.{layers}.weight", *stored.tensors})
-            raise ValueError(f"{stored.place}: 0.{layers}.weight is not a matrix.")
-        made = cls(projection.shape[1], projection.shape[0], max(heads, len(numbers)), layers)
-        stored.check_names(set(made.state_dict()))
-        made.to(dtype_of(stored.tensors, dtype)).load_state_dict(stored.tensors)
-        made.used, made.folder = heads, stored
-        return made.eval()
+        first = f"0.{layers}.weight"
+        stored.check_names({first, *stored.tensors})
+        if stored.tensors[first].dim() != 2:
+            raise ValueError(f"{stored.place}: {first} is not a matrix.")
+        vocab_size, hidden_size = stored.tensors[first].shape
+        loaded = cls(hidden_size, vocab_size, max(heads, len(numbers)), layers)
+        stored.check_shapes(loaded.state_dict())
+        loaded.to(dtype_of(stored.tensors, dtype)).load_state_dict(stored.tensors)
+        loaded.used, loaded.folder = heads, stored
+        return loaded.eval()
 
     def save(self, folder: Any) -> None:
         """Saves the heads to a folder: config.json as it was read, and medusa_lm_head.safetensors.
@@ -161,7 +162,7 @@ class MedusaDraft(TreeDraft):
 
     def check(self, model: Any, request: GenerationRequest) -> None:
         """Checks that the heads have the model's sizes, and the vocabulary enough tokens for the ranks."""
-        check_sizes(self, model, request, self.heads.hidden_size, self.heads.vocab_size)
+        check_sizes(self.heads, model, request, self.heads.hidden_size, self.heads.vocab_size)
         if self.shape.widest > self.heads.vocab_size:
             raise ArgumentValueError("tree", self.tree, f"of ranks below vocab_size={self.heads.vocab_size}")
 

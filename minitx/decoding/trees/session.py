@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.prompts import positions_of
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.trees.token_tree import TokenTree
-from minitx.layers.cache import Cache, DynamicCache, StaticCache
+from minitx.layers.cache import DynamicCache, LayerCache, SlidingWindowCache
 from minitx.models import CausalModel
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentValueError
@@ -35,6 +36,8 @@ class TreeSession(DecodingSession):
         node_logits: (R, N, V) float32, after each node of the last tree.
         outputs: of the forwards since they were last taken, for drafts that continue hidden states.
     """
+
+    _decode: Any
 
     def __init__(
         self,
@@ -60,11 +63,16 @@ class TreeSession(DecodingSession):
             if max(map(len, request.prompts)) + request.max_new_tokens + nodes > limit:
                 hint = f"beyond {limit} tokens, RoPE of type {kind!r} rotates by the length of the sequence"
                 raise ArgumentValueError("max_new_tokens", request.max_new_tokens, "less with trees", hint)
-        super().__init__(model, request)
-        self._nodes, self._keeps = nodes, keep_outputs
+        super().__init__(model, request, lookahead=nodes)
+        self._decode = self._decode_and_keep if keep_outputs else model.decode
         self._model_options |= {"output_hidden_states": True} if hidden_states else {}
         self.outputs: list[ModelOutput] = []
         self.node_logits: Tensor = torch.empty(0)
+
+    def start(self, rows_per_prompt: int = 1, *, cross_attention: bool = False) -> None:
+        """Runs the model over the prompts; see `DecodingSession.start`."""
+        super().start(rows_per_prompt, cross_attention=cross_attention)
+        self.cache.layers = [whole(layer, self.cache.length) for layer in self.cache.layers]
 
     def run(self, tree: TokenTree, first: int = 0) -> None:
         """Runs a tree whose root is the last token of each row; fills `node_logits`.
@@ -79,7 +87,8 @@ class TreeSession(DecodingSession):
         places = places.clamp(max=embedder.max_tokens - 1) if embedder.has_position_table else places
         past = self.past(self.cache.length - first)[:, None].expand(-1, tokens.shape[1], -1)
         mask = torch.cat((past, tree.mask[:, first:]), dim=-1)
-        output = self._decode(tokens, mask, positions_of(self.model, tokens, places), **self._model_options)
+        positions = positions_of(self.model, tokens, places)
+        output = self._decode(tokens, mask, positions, cache=self.cache, **self._model_options)
         assert output.logits is not None, "a language model has logits"
         logits = output.logits.float()
         self.node_logits = torch.cat((self.node_logits, logits), dim=1) if first else logits
@@ -122,17 +131,22 @@ class TreeSession(DecodingSession):
             return torch.ones(len(self.context.length), length, dtype=torch.bool, device=self.device)
         return self.cache.mask[:, :length]
 
-    def _make_cache(self, room: int | None) -> Cache:
-        """Returns a cache without ring buffers, whose places a path can be taken from."""
-        size = len(self.model.decoder.layer_kinds)
-        cache = self.model.make_cache()
-        cache.layers = [
-            DynamicCache() if room is None else StaticCache(room + self._nodes) for _ in range(size)
-        ]
-        return cache
-
-    def _decode(self, *inputs: Tensor | None, **options: Any) -> ModelOutput:
-        output = super()._decode(*inputs, **options)
-        if self._keeps:
-            self.outputs.append(output)
+    def _decode_and_keep(self, *inputs: Tensor | None, **options: Any) -> ModelOutput:
+        """Runs the model over new tokens, and keeps its output."""
+        output = self.model.decode(*inputs, **options)
+        self.outputs.append(output)
         return output
+
+
+def whole(layer: LayerCache, length: int) -> LayerCache:
+    """Returns a layer's cache with a place for each of its tokens, in place of a ring buffer.
+
+    Tokens that the ring has lost are 0; no query attends to them, since they lie before its window.
+    """
+    if not isinstance(layer, SlidingWindowCache) or layer.key is None or layer.value is None:
+        return layer
+    lost = max(0, length - layer.size)
+    slots = layer.slots(lost, length, layer.key.device)
+    cache = DynamicCache()
+    cache.key, cache.value = (F.pad(x[:, :, slots], (0, 0, lost, 0)) for x in (layer.key, layer.value))
+    return cache

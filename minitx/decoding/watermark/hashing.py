@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.counter_rng import CounterGumbel, mixed
+from minitx.decoding.counter import mixed
+from minitx.decoding.samplers.counter_rng import CounterGumbel
 
 _32_BITS = 0xFFFFFFFF
 _WORDS = (0x243F6A88, 0x85A308D3)  # first digits of pi

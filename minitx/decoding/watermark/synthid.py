@@ -159,7 +159,7 @@ class SynthID(Watermark, LogitsProcessor):
         number, depth = bits.shape
         weights = torch.linspace(10, 1, depth, dtype=torch.float64)
         weights /= weights.sum()
-        expected = float(self._table.double().mean())
+        expected = float(self._table(bits.device).double().mean())
         weighted = float((bits @ weights).mean())
         spread = (expected * (1 - expected) * float(weights.square().sum()) / number) ** 0.5
         z = (weighted - expected) / spread
@@ -226,14 +226,13 @@ class SynthID(Watermark, LogitsProcessor):
         ngrams = lcg(contexts, windows[:, -1:])[torch.tensor(fresh)]
         return torch.stack([self._bits(ngrams, key) for key in self.keys], dim=-1)
 
-    @property
-    def _table(self) -> Tensor:
-        return _random_bits(self.sampling_table_seed, self.sampling_table_size)
+    def _table(self, device: torch.device) -> Tensor:
+        return _random_bits(self.sampling_table_seed, self.sampling_table_size, device)
 
     def _bits(self, ngrams: Tensor, key: int) -> Tensor:
         """Returns the bits of hashed n-grams in the layer of a key, of the same shape."""
         places = ((ngrams + key) * _MULTIPLIER + 1) % self.sampling_table_size
-        return self._table.to(ngrams.device)[places]
+        return self._table(ngrams.device)[places]
 
 
 def lcg(state: Tensor, tokens: Tensor) -> Tensor:
@@ -263,5 +262,6 @@ def _own_contexts(context: Context, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _random_bits(seed: int, size: int) -> Tensor:
-    return torch.randint(2, (size,), generator=torch.Generator().manual_seed(seed))
+def _random_bits(seed: int, size: int, device: torch.device) -> Tensor:
+    """Returns the table, (size,) long on a device; drawn on the CPU, so that it is the same everywhere."""
+    return torch.randint(2, (size,), generator=torch.Generator().manual_seed(seed)).to(device)

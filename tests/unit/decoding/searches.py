@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 import minitx
+from minitx.decoding import exhaustive
 from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
 from minitx.decoding.samplers.sample import Sample
@@ -73,22 +73,10 @@ def tokens(result: Result) -> list[Text]:
 def all_texts(
     length: int = 3, temperature: float = 1.0, vocab_size: int = VOCAB, seed: int = 1, prompt: Text = PROMPT
 ) -> dict[Text, float]:
-    """Every text and its log-probability: it ends with the end token, or has `length` tokens."""
-    model = tiny(vocab_size, seed)
-    ended: dict[Text, float] = {}
-    growing: dict[Text, float] = {(): 0.0}
-    for _ in range(length):
-        ids = torch.tensor([[*prompt, *text] for text in growing])
-        with torch.no_grad():
-            logits = model(ids).logits[:, -1]
-        table = (logits.double() / temperature).log_softmax(-1).tolist()
-        longer = {
-            (*text, token): logp + value
-            for (text, logp), row in zip(growing.items(), table, strict=True)
-            for token, value in enumerate(row)
-        }
-        ended |= {text: logp for text, logp in longer.items() if text[-1] == EOS}
-        growing = {text: logp for text, logp in longer.items() if text[-1] != EOS}
-    texts = ended | growing
-    assert math.isclose(sum(map(math.exp, texts.values())), 1, rel_tol=1e-5)
-    return texts
+    """Every text and its log-probability: it ends with the end token, or has `length` tokens.
+
+    `test_exhaustive.py` compares the enumeration with one that runs each beginning anew.
+    """
+    strategy = Sample(temperature=temperature)
+    found = exhaustive(tiny(vocab_size, seed), prompt, strategy, max_new_tokens=length, stop=Stop(eos=EOS))
+    return {tuple(row): float(p) for row, p in zip(found.sequences, found.log_probs, strict=True)}

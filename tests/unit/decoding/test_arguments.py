@@ -38,6 +38,7 @@ LLAMA = model_of("llama")
     [
         ("temperature", r"It belongs to the strategy: Sample\(temperature=...\)."),
         ("top_k", r"It belongs to the strategy: Sample\(top_k=...\)."),
+        ("penalty_alpha", r"It belongs to the strategy: ContrastiveSearch\(penalty_alpha=...\)."),
         ("repetition_penalty", r"It belongs to the strategy: Sample\(repetition_penalty=...\)."),
         ("num_beams", r"It belongs to the strategy: Beam\(num_beams=...\)."),
         ("length_penalty", r"It belongs to the strategy: Beam\(length_penalty=...\)."),
@@ -76,7 +77,7 @@ def test_every_name_of_transformers_has_a_hint() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("penalty_alpha", "Contrastive search is not available in minitx."),
+        ("dola_layers", r"Use guidance=minitx.decoding.DoLa\(layers\)."),
         ("assistant_model", "Assisted decoding is not available in minitx."),
         ("constraints", r"Required phrases belong to LexicalBeam\(force_words_ids=\[...\]\)."),
         ("max_time", r"Time limits belong to stop=Stop\(seconds=...\)."),

@@ -41,14 +41,17 @@ FILTERS = {
     "tfs": 0.01,
     "p_less": 1.0,
     "entmax_alpha": 10.0,
+    "mirostat": (0.01, 0.1),
+    "mirostat_v1": (0.01, 0.1),
 }
 SHAPES = {"averaged_xtc", "dynamic_temperature", "entropy_temperature", "smoothing", "skew"}
+REFUSED = {"xtc", "adaptive_p"}
 
 
 def test_the_list_of_filters_is_whole() -> None:
     everyones = {field.name for field in dataclasses.fields(Strategy)}
     own = {field.name for field in dataclasses.fields(Sample)} - everyones
-    assert own == {*FILTERS, *SHAPES, "temperature", "order"}
+    assert own == {*FILTERS, *SHAPES, *REFUSED, "temperature", "order"}
 
 
 @pytest.mark.parametrize("name", FILTERS)

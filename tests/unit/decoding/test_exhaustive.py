@@ -13,7 +13,7 @@ from minitx.decoding import KGW, Beam, Greedy, GumbelWatermark, Regex, Sample, e
 from minitx.decoding.generate import generate
 from minitx.decoding.text.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, p_value
-from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tiny, tokens
+from tests.unit.decoding.searches import EOS, PROMPT, search, tiny, tokens
 from tests.unit.decoding.vocabularies import byte_level
 
 ENDS: dict[str, Any] = {"stop": Stop(eos=EOS)}
@@ -23,11 +23,30 @@ def law(result: Any) -> dict[tuple[int, ...], float]:
     return {tuple(row): float(p) for row, p in zip(result.sequences, result.log_probs, strict=True)}
 
 
+def one_by_one(length: int, temperature: float) -> dict[tuple[int, ...], float]:
+    """A forward over all beginnings of each length, without a cache."""
+    ended: dict[tuple[int, ...], float] = {}
+    growing: dict[tuple[int, ...], float] = {(): 0.0}
+    for _ in range(length):
+        ids = torch.tensor([[*PROMPT, *text] for text in growing])
+        with torch.no_grad():
+            logits = tiny()(ids).logits[:, -1]
+        table = (logits.double() / temperature).log_softmax(-1).tolist()
+        longer = {
+            (*text, token): logp + value
+            for (text, logp), row in zip(growing.items(), table, strict=True)
+            for token, value in enumerate(row)
+        }
+        ended |= {text: logp for text, logp in longer.items() if text[-1] == EOS}
+        growing = {text: logp for text, logp in longer.items() if text[-1] != EOS}
+    return ended | growing
+
+
 @pytest.mark.parametrize(("length", "temperature"), [(1, 1.0), (3, 1.0), (4, 0.7)])
 def test_every_sequence_has_its_probability(length: int, temperature: float) -> None:
     strategy = Sample(temperature=temperature)
     found = exhaustive(tiny(), PROMPT, strategy, max_new_tokens=length, **ENDS)
-    expected = all_texts(length, temperature)
+    expected = one_by_one(length, temperature)
     assert law(found).keys() == expected.keys()
     for text, value in law(found).items():
         assert value == pytest.approx(expected[text], abs=1e-5)

@@ -17,6 +17,8 @@ import minitx.decoding as decoding
 from minitx.decoding import (
     DRY,
     KGW,
+    XTC,
+    AdaptiveP,
     AllowedTokens,
     AveragedXTC,
     BadWords,
@@ -39,6 +41,8 @@ from minitx.decoding import (
     MinLength,
     MinNewTokens,
     MinP,
+    Mirostat,
+    MirostatV1,
     NoRepeatNGram,
     PLess,
     PrefixAllowed,
@@ -71,13 +75,14 @@ from tests.unit.decoding.vocabularies import byte_level
 SIZE = 9
 ROWS = [[1, 2, 3, 1, 2], [4, 4], [0, 1, 0, 1], [5]]
 PROMPT = [3, 1, 4, 1]
+KEYS = [3, 10**12, -7, 2**62]
 SOURCE = [[1, 2, 5], [4], [6, 0, 1], [2, 5]]
 
 
 def context_of(rows: list[int]) -> Context:
     """The histories above, of these rows."""
     chosen = [[part[row] for row in rows] for part in (ROWS, PROMPT, SOURCE)]
-    return history(*chosen, eos=(3, 7), max_new_tokens=3)
+    return history(*chosen, eos=(3, 7), max_new_tokens=3, keys=torch.tensor([KEYS[row] for row in rows]))
 
 
 ALL_ROWS = context_of([0, 1, 2, 3])
@@ -139,6 +144,10 @@ OTHERS = {
     "kgw": KGW(),
     "unigram": Unigram(),
     "synthid": SynthID(keys=[3, 5]),
+    "xtc": XTC(0.5, 0.05),
+    "mirostat": Mirostat(1.0),
+    "mirostat_v1": MirostatV1(1.0),
+    "adaptive_p": AdaptiveP(0.4),
     "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
     "infill": Infill(byte_level()),
@@ -154,6 +163,7 @@ RAISING = {
     "sequence_bias",
     "logit_bias",
     "decay",
+    "adaptive_p",
     "prefix_bias",
     "kgw",
     "unigram",
@@ -173,9 +183,10 @@ def test_the_tables_have_every_processor() -> None:
     public = [getattr(decoding, name) for name in decoding.__all__]
     calls = {cls: cls.__call__ for cls in public if isinstance(cls, type) and hasattr(cls, "__call__")}  # noqa: B004
     processors = {
-        cls for cls, call in calls.items() if list(signature(call).parameters)[1:] == ["logits", "context"]
+        cls for cls, call in calls.items() if list(signature(call).parameters)[1:3] == ["logits", "context"]
     }
-    assert processors - {decoding.Processor} == {type(processor) for processor in EVERY.values()}
+    others = {decoding.Processor, decoding.StatefulProcessor, Chain}
+    assert processors - others == {type(processor) for processor in EVERY.values()}
 
 
 @pytest.mark.parametrize("name", EVERY)

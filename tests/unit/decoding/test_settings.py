@@ -12,7 +12,8 @@ import pytest
 from transformers import GenerationConfig
 
 import minitx
-from minitx import Beam, BeamSample, Greedy, Sample, Stop, generation_settings
+from minitx import Beam, BeamSample, ContrastiveSearch, Greedy, Sample, Stop, generation_settings
+from minitx.decoding import ClassifierFree, DoLa
 from minitx.decoding.generation_config import read_settings
 from minitx.decoding.special_tokens import begin_token, end_tokens
 from minitx.models import DecoderModel
@@ -181,7 +182,11 @@ def test_every_field_is_taken_by_its_name() -> None:
     [
         ({"num_beam_groups": 4}, "asks for num_beam_groups=4: use strategy=DiverseBeam"),
         ({"num_beams": 0}, "generation_config.json: num_beams=0 must be from 1"),
-        ({"penalty_alpha": 0.6}, "asks for penalty_alpha=0.6"),
+        ({"penalty_alpha": 0.6, "do_sample": True}, "penalty_alpha=0.6 has no effect beside do_sample"),
+        ({"penalty_alpha": 1.6}, r"generation_config.json: penalty_alpha=1.6 must be in \[0, 1\]"),
+        ({"guidance_scale": "2"}, "generation_config.json: guidance_scale='2' must be a number"),
+        ({"dola_layers": "middle"}, 'generation_config.json: dola_layers=\'middle\' must be "low", "high"'),
+        ({"dola_layers": "low", "guidance_scale": 2}, "guidance_scale and dola_layers cannot be combined"),
         ({"forced_decoder_ids": [[1, 50]]}, "asks for forced_decoder_ids"),
         ({"do_sample": True, "top_p": 1.5}, r"generation_config.json: top_p=1.5 must be in \(0, 1\]"),
         ({"eos_token_id": "end"}, "generation_config.json: eos_token_id='end' .* a token id or a list"),
@@ -217,6 +222,20 @@ def test_settings_at_other_values_are_applied_or_refused_by_name() -> None:
                 named = "Stop(strings=...)" if name == "stop_strings" else name
                 assert named in str(error)  # noqa: PT017 - applied or refused
                 assert "does not know" not in str(error)  # noqa: PT017
+
+
+def test_guidance_and_contrastive_search() -> None:
+    """As transformers 4 obeyed them; where top_k is not stated it is 50 there."""
+    assert read_settings({"guidance_scale": 1.5}).guidance == ClassifierFree(1.5)
+    assert read_settings({"guidance_scale": 1.5, "num_beams": 2}).strategy == Beam(num_beams=2)
+    assert read_settings({"dola_layers": "high"}).guidance == DoLa("high")
+    assert read_settings({"dola_layers": [0, 2], "do_sample": True}).guidance == DoLa([0, 2])
+    assert read_settings({"guidance_scale": 1, "dola_layers": []}).guidance is None
+    assert read_settings({"penalty_alpha": 0.6}).strategy == ContrastiveSearch(penalty_alpha=0.6, top_k=50)
+    stated = {"penalty_alpha": 0.4, "top_k": 5, "repetition_penalty": 1.2, "guidance_scale": 2.0}
+    settings = read_settings(stated)
+    assert settings.strategy == ContrastiveSearch(penalty_alpha=0.4, top_k=5, repetition_penalty=1.2)
+    assert settings.guidance == ClassifierFree(2.0)
 
 
 def test_the_number_of_sequences() -> None:
@@ -257,6 +276,21 @@ def saved(folder: Path, settings: dict[str, Any] | None, **config: Any) -> Decod
     model = minitx.load(folder)
     assert isinstance(model, DecoderModel)
     return model
+
+
+def test_a_checkpoint_is_guided_as_it_states(tmp_path: Path) -> None:
+    """And keeps it where it is saved; guidance=None of the call is stronger."""
+    stated = {"guidance_scale": 2.5, "penalty_alpha": 0.5, "top_k": 3, "max_new_tokens": 8}
+    model = saved(tmp_path / "a", stated)
+    minitx.save(model, tmp_path / "b")
+    model = minitx.load(tmp_path / "b")
+    search = ContrastiveSearch(penalty_alpha=0.5, top_k=3)
+    prompts, options = [[5, 6, 7], [8]], {"max_new_tokens": 8}
+    for guidance, call in ((ClassifierFree(2.5), {}), (None, {"guidance": None}), (ClassifierFree(1), {})):
+        call = {"guidance": guidance} if guidance == ClassifierFree(1) else call
+        ours = minitx.generate(model, prompts, "checkpoint", **call)
+        theirs = minitx.generate(model, prompts, search, guidance=guidance, **options)
+        assert [row.tolist() for row in ours.sequences] == [row.tolist() for row in theirs.sequences]
 
 
 @pytest.mark.parametrize(

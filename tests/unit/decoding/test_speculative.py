@@ -13,8 +13,24 @@ import torch
 from torch import Tensor
 
 import minitx
-from minitx.decoding import Chain, Context, DraftModel, Greedy, PromptLookup, Sample, Speculative
-from minitx.decoding.speculative.verification import Verdict
+from minitx.decoding import (
+    Chain,
+    Context,
+    DraftModel,
+    Dynamic,
+    EarlyExit,
+    Greedy,
+    PromptLookup,
+    Sample,
+    Speculative,
+    SuffixDraft,
+)
+from minitx.decoding.speculative.draft_model import ModelDrafter
+from minitx.decoding.speculative.early_exit import first_layers
+from minitx.decoding.speculative.lengths import Lengths
+from minitx.decoding.speculative.suffix import SuffixIndex
+from minitx.decoding.speculative.verification import Match, Verdict
+from tests.parity.generators import build
 from tests.unit.decoding.chi_square import ALPHA, p_value
 from tests.unit.decoding.test_session import CONFIGS as SESSIONS
 from tests.unit.decoding.test_session import SMALL, Count
@@ -56,6 +72,8 @@ def drafts(kind: str) -> dict[str, Any]:
         "small": DraftModel(small),
         "itself": DraftModel(model),
         "greedy": DraftModel(small, Greedy()),
+        "first layer": EarlyExit(1),
+        "suffix": SuffixDraft([[5, 6, 9, 1, 2], [13, 4, 4, 4]]),
     }
 
 
@@ -75,26 +93,29 @@ def test_greedy_tokens_are_those_of_greedy_decoding(kind: str) -> None:
         for count in (1, 2, 3, 5, 8) if name == "small" else (4,):
             strategy = Speculative(draft=draft, tokens=count)
             assert tokens(generated(kind, strategy)) == expected, (name, count)
+    for rule in ("dynamic", Dynamic(first=1, most=6, confidence=0.2)):
+        strategy = Speculative(draft=drafts(kind)["small"], tokens=rule)  # type: ignore[arg-type]
+        assert tokens(generated(kind, strategy)) == expected
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding", "t5"])
 def test_match_draws_the_tokens_of_plain_sampling(kind: str) -> None:
     target = Sample(temperature=0.8, top_p=0.9, repetition_penalty=1.2)
     expected = tokens(generated(kind, target, seed=3, num_samples=2))
-    for draft in drafts(kind).values():
-        strategy = Speculative(draft=draft, target=target, verify="match")
+    for name in ("lookup", "small", "first layer"):
+        strategy = Speculative(draft=drafts(kind)[name], target=target, verify="match")
         assert tokens(generated(kind, strategy, seed=3, num_samples=2)) == expected
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "sliding", "t5"])
 @pytest.mark.parametrize("verify", ["rejection", "block"])
 def test_a_row_does_not_depend_on_the_batch(kind: str, verify: Any) -> None:
-    for draft in drafts(kind).values():
+    for name in ("small", "lookup", "suffix") if verify == "rejection" else ("small",):
+        draft = drafts(kind)[name]
         strategy = Speculative(draft=draft, target=Sample(temperature=0.7), verify=verify, tokens=4)
         whole = tokens(generated(kind, strategy, seed=5, num_samples=2))
         rows = [generated(kind, strategy, [prompt], seed=5, num_samples=2) for prompt in PROMPTS]
         assert [row for result in rows for row in tokens(result)] == whole
-        assert tokens(generated(kind, strategy, PROMPTS[::-1], seed=5, num_samples=2))[::-1] != whole
         backwards = tokens(generated(kind, strategy, PROMPTS[::-1], seed=5))[::-1]
         assert backwards == whole[::2]
 
@@ -124,7 +145,10 @@ def test_ends_of_rows_are_those_of_plain_decoding(verify: Any) -> None:
 
 
 def test_stop_strings_and_texts() -> None:
-    model, tokenizer = minitx.load("minitx/tiny-decoder"), minitx.load_tokenizer("minitx/tiny-decoder")
+    model, tokenizer = (
+        minitx.load("minitx/tiny-decoder", dtype="float32"),
+        minitx.load_tokenizer("minitx/tiny-decoder"),
+    )
     prompts = ["The king of", "She opened the door and"]
     options: dict[str, Any] = {"max_new_tokens": 40, "tokenizer": tokenizer}
     plain = minitx.generate(model, prompts, Greedy(), **options)
@@ -346,6 +370,26 @@ def test_wrong_lookups(values: dict[str, Any], message: str) -> None:
         PromptLookup(**values)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EarlyExit(0), "layers=0 must be at least 1"),
+        (lambda: EarlyExit(1, minitx.Beam()), "strategy=.* must be Greedy"),
+        (lambda: SuffixDraft("text"), "past='text' must be a list of strings"),
+        (lambda: SuffixDraft(["text"]), r"tokenizer=None must be a Tokenizer; past\[0\] is a string"),
+        (lambda: SuffixDraft([[1, -1]]), "past.*=-1 must be at least 0"),
+        (lambda: SuffixDraft(max_match=0), "max_match=0 must be at least 1"),
+        (lambda: SuffixDraft(min_frequency=2), "min_frequency=2 must be"),
+        (lambda: Dynamic(first=0), "first=0 must be at least 1"),
+        (lambda: Dynamic(confidence=1.5), "confidence=1.5 must be"),
+        (lambda: DraftModel(few(1), tokenizer="gpt2"), "tokenizer='gpt2' must be a Tokenizer"),
+    ],
+)
+def test_wrong_drafts(make: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        make()
+
+
 def test_wrong_draft_models() -> None:
     small = models("gpt2")[1]
     with pytest.raises(ValueError, match=r"model=.* must be one that predicts the next token"):
@@ -413,3 +457,116 @@ def test_the_first_longest_match_is_proposed() -> None:
     assert PromptLookup().continuation([1, 2, 3], 4) == []
     assert PromptLookup(min_ngram=2).continuation([3, 1, 3], 4) == []
     assert PromptLookup().continuation([3, 3], 4) == [3]
+
+
+def test_the_most_frequent_continuation_is_followed() -> None:
+    draft = SuffixDraft([[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3, 5], [2, 9]], max_match=3)
+    own = SuffixIndex(3)
+    assert draft._follow([1, 2], own, 5) == [3, 5]
+    assert draft._follow([7, 2], own, 1) == [3]
+    assert draft._follow([7], own, 5) == []
+    own.extend([], [1, 2, 3, 4, 4])
+    own.extend([1, 2, 3, 4, 4], [6])
+    assert own.counts[(4, 4)] == {6: 1}
+    assert draft._follow([4, 4], own, 2) == [6]
+    strict = SuffixDraft([[1, 2], [1, 3], [1, 2], [2, 4]], min_frequency=0.7)
+    assert strict._follow([1], SuffixIndex(8), 4) == []
+    assert strict._follow([2], SuffixIndex(8), 4) == [4]
+
+
+def test_texts_of_the_past() -> None:
+    tokenizer = minitx.load_tokenizer("minitx/tiny-decoder")
+    text = "It was a dark night."
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert SuffixDraft([text], tokenizer) == SuffixDraft([ids])
+    assert SuffixDraft([text], tokenizer)._follow(ids[:2], SuffixIndex(8), 2) == ids[2:4]
+
+
+def test_the_first_layers_share_the_weights() -> None:
+    model = models("llama")[0]
+    first = first_layers(model, 1)
+    assert len(model.decoder.layers) == 2
+    assert {id(p) for p in first.parameters()} < {id(p) for p in model.parameters()}
+    expected = models("llama")[1](torch.tensor([[5, 6]])).logits
+    assert torch.equal(first(torch.tensor([[5, 6]])).logits, expected)
+
+
+def test_lengths_follow_the_acceptance() -> None:
+    """Two more after a block that was accepted as a whole, one fewer after another."""
+    lengths = Lengths(first=3, most=6, adapts=True)
+    lengths.update([0, 1, 2], [3, 3, 0], [3, 2, 0])
+    assert lengths.of([2, 1, 0]).tolist() == [3, 2, 5]
+    for _ in range(3):
+        lengths.update([0, 1], [5, 1], [5, 0])
+    assert lengths.of([0, 1]).tolist() == [6, 1]
+
+
+def test_drafts_end_with_a_token_that_is_not_probable() -> None:
+    """Counts of the proposals, by the draft's own probabilities."""
+    strategy = Speculative(draft=drafts("gpt2")["small"], tokens=Dynamic(first=6, most=6, confidence=0.06))
+    proposals: list[Any] = []
+    original = ModelDrafter.propose
+
+    def _record(self: Any, *arguments: Any) -> Any:
+        proposals.append(original(self, *arguments))
+        return proposals[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelDrafter, "propose", _record)
+        generated("gpt2", replace(strategy, target=Sample()), seed=0, max_new_tokens=12)
+    counts = set()
+    for tokens_, count, logits in filter(lambda proposal: proposal.tokens.shape[1], proposals):
+        for row, number in enumerate(count.tolist()):
+            chosen = logits[row].softmax(-1).gather(1, tokens_[row][:, None])[:number, 0]
+            assert bool((chosen[:-1] >= 0.06).all())
+            counts.add(number)
+    assert len(counts) > 2
+
+
+# --- another tokenizer -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A small model with byte-level BPE."""
+    folder = build(tmp_path_factory.mktemp("other"), "gpt2")
+    return minitx.load(folder), minitx.load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("target", [Greedy(), Sample(temperature=0.7)], ids=str)
+def test_a_draft_with_another_tokenizer(other: tuple[Any, Any], target: Any) -> None:
+    model, tokenizer = (
+        minitx.load("minitx/tiny-decoder", dtype="float32"),
+        minitx.load_tokenizer("minitx/tiny-decoder"),
+    )
+    prompts = ["The king of", "She opened the door and", "Once"]
+    options: dict[str, Any] = {"max_new_tokens": 20, "tokenizer": tokenizer}
+    if isinstance(target, Sample):
+        options["seed"] = 1
+    expected = minitx.generate(model, prompts, target, **options)
+    accepted: list[int] = []
+    for draft in (DraftModel(other[0], tokenizer=other[1]), DraftModel(model, tokenizer=tokenizer)):
+        strategy = Speculative(draft=draft, target=target, verify="match")
+        with pytest.MonkeyPatch.context() as patch:
+            original = Match.__call__
+
+            def _record(self: Any, block: Any, original: Any = original) -> Any:
+                verdict = original(self, block)
+                accepted.append(int(verdict.accepted.sum()))
+                return verdict
+
+            patch.setattr(Match, "__call__", _record)
+            found = minitx.generate(model, prompts, strategy, **options)
+        assert tokens(found) == tokens(expected)
+    if isinstance(target, Greedy):
+        assert sum(accepted) > 20  # the model itself drafts the right text
+
+
+def test_drafts_of_text_need_the_tokenizer_of_the_model(other: tuple[Any, Any]) -> None:
+    draft = DraftModel(other[0], tokenizer=other[1])
+    with pytest.raises(
+        ValueError, match="tokenizer=None must be the model's tokenizer; a draft with another"
+    ):
+        generated("gpt2", Speculative(draft=draft))
+    with pytest.raises(ValueError, match=r"strategy=.* must be None with tokenizer="):
+        DraftModel(other[0], Greedy(), tokenizer=other[1])

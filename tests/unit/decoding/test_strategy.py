@@ -27,7 +27,7 @@ from tests.unit.decoding.histories import history, logits_of
 
 SIZE = 10
 ROWS = [[1, 2, 3, 1, 2], [4, 4, 4]]
-CONTEXT = history(ROWS, [3, 1], eos=(0, 3), max_new_tokens=3)
+CONTEXT = history(ROWS, [3, 1], eos=(0, 3), max_new_tokens=3, keys=torch.tensor([5, 6]))
 LOGITS = logits_of("random", 2, SIZE, seed=3)
 
 
@@ -78,6 +78,10 @@ EXAMPLES: dict[str, Any] = {
     "tfs": 0.3,
     "p_less": 1.0,
     "averaged_xtc": (0.5, 0.05),
+    "xtc": (1.0, 0.05),
+    "mirostat": (0.5, 0.1),
+    "mirostat_v1": (0.5, 0.1),
+    "adaptive_p": (0.3, 0.9),
     "dynamic_temperature": (0.5, 1.5),
     "entropy_temperature": (1.0, 0.5),
     "smoothing": 0.3,

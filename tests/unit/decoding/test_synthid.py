@@ -11,14 +11,18 @@ from torch import Tensor
 
 import minitx
 from minitx.decoding import (
+    KGW,
     ArithmeticSample,
     Beam,
     BeamSample,
     Chain,
     Context,
+    DraftModel,
     Greedy,
     GumbelWatermark,
+    PromptLookup,
     Sample,
+    Speculative,
     StochasticBeam,
     Strategy,
     SynthID,
@@ -169,6 +173,17 @@ def test_searches_with_a_tournament(strategy: Strategy, options: dict[str, Any])
         assert MARKED["watermark"].detect(row).watermarked
 
 
+@pytest.mark.parametrize("mark", [KGW(bias=3.0), KGW(seeding="selfhash", context_width=3), MARKS[2]])
+def test_drafted_tokens_are_marked_as_others(mark: Any) -> None:
+    """The context of each drafted position is its own."""
+    prompts, options = [[3, 4, 5], [1, 2, 3, 4, 5, 6]], {"max_new_tokens": 14, "stop": NEVER}
+    plain = generate(tiny(SIZE), prompts, Greedy(watermark=mark, processors=[flat]), **options)
+    for draft in (PromptLookup(), DraftModel(tiny(SIZE, 2))):
+        strategy = Speculative(draft=draft, target=Greedy(watermark=mark, processors=[flat]))
+        found = generate(tiny(SIZE), prompts, strategy, **options)
+        assert [row.tolist() for row in found.sequences] == [row.tolist() for row in plain.sequences]
+
+
 def test_only_generated_tokens_are_context() -> None:
     logits = logits_of("random", 2, SIZE)[:1].expand(2, -1)
     mark = SynthID(keys=KEYS)
@@ -245,6 +260,11 @@ def run(**options: Any) -> Any:
         (lambda: ArithmeticSample(watermark=MARKS[0]), ValueError, "must be another; this one"),
         (lambda: BeamSample(num_beams=2, watermark=MARKS[0]), ValueError, "must be another; this one"),
         (lambda: StochasticBeam(num_beams=2, watermark=MARKS[0]), ValueError, "must be another; this one"),
+        (
+            lambda: Speculative(draft=PromptLookup(), target=Sample(watermark=MARKS[0])),
+            ValueError,
+            "must be without a GumbelWatermark",
+        ),
         (lambda: Chain(MARKS[0]), TypeError, "must be processors"),
         (lambda: run(seed=1), ValueError, "seed=1 must be left out; the key and the text determine"),
         (lambda: run(generator=torch.Generator()), ValueError, "generator=.* must be left out"),
