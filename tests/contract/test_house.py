@@ -97,7 +97,7 @@ ROOMS = {
     "decoding/processors": 1_250,
     "decoding/rows": 90,
     "decoding/samplers": 340,
-    "decoding/speculative": 870,
+    "decoding/speculative": 890,
     "decoding/text": 510,
     "decoding/trees": 1_140,
     "decoding/watermark": 510,
