@@ -99,6 +99,8 @@ ROOMS = {
     "decoding/samplers": 340,
     "decoding/speculative": 880,
     "decoding/text": 570,
+    "decoding/speculative": 890,
+    "decoding/text": 510,
     "decoding/trees": 1_140,
     "decoding/watermark": 510,
     "cli": 960,
