@@ -63,7 +63,7 @@ class DecodingSession:
             TypeError, ValueError: not a request, or not a model for the next token in eval mode.
         """
         check_type("request", request, GenerationRequest, "a GenerationRequest")
-        self.model, self.request, self._decode = check_causal_model(model), request, model.decode
+        self.model, self.request = check_causal_model(model), request
         self._lookahead = check_size("lookahead", lookahead, hint="the number of tokens to remove")
         self.cross_attention: Tensor | None = None
         self.scores: list[float] = []
@@ -379,7 +379,7 @@ class DecodingSession:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
         if scope := scope_of(self.model):
             scope.rows = self.history.prompts, self.context.length
-        out = self._decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
+        out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)

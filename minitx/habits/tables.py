@@ -259,7 +259,6 @@ OPTIONS: dict[str, str] = {
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
-    "--guidance": "it is composed in Python: minitx.generate(..., guidance=...)",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",

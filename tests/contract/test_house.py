@@ -99,7 +99,7 @@ ROOMS = {
     "decoding/samplers": 340,
     "decoding/speculative": 880,
     "decoding/text": 570,
-    "decoding/trees": 1_140,
+    "decoding/trees": 1_150,
     "decoding/watermark": 510,
     "cli": 960,
     "cli/inside": 200,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from minitx.architectures import REGISTRY, architecture
 from minitx.checkpoint.build import read_config
-from minitx.config import ModelConfig, StackConfig
+from minitx.config import ModelConfig, Rotary, StackConfig
 from minitx.decoding.parameters import check_size
 from minitx.decoding.trees.folder import HeadFolder, dtype_of
 from minitx.layers.attention import AttentionContext, SelfAttention
@@ -67,7 +67,7 @@ class EagleHead(nn.Module):
         self.version = 3 if config.get(_VOCABULARY) is not None else 1
         if unused := [key for key in config if key in ((_BIAS,) if self.version == 3 else (_TARGET,))]:
             raise ArgumentValueError(unused[0], config[unused[0]], f"left out in version {self.version}")
-        stack = _stack_config(read, self.version)
+        stack = _stack_config(read, self.version, kind)
         size, inputs = stack.hidden_size, read.text_inputs
         self.hidden_size, self.vocab_size = size, inputs.vocab_size
         # Files of version 3 leave it out where it is that of the model.
@@ -250,15 +250,23 @@ class FusedLayer(Layer):
         return output
 
 
-def _stack_config(config: ModelConfig, version: int) -> StackConfig:
+def _stack_config(config: ModelConfig, version: int, kind: str) -> StackConfig:
     """Returns the stack of a head: that of the decoder without its first and last norm, or one layer.
 
     Raises:
-        ArgumentValueError: version 3 with several layers.
+        ArgumentValueError: layers of another kind, or version 3 with several.
     """
     stack = config.decoder
     if stack is None or config.encoder is not None:
-        raise ArgumentValueError("model_type", config, "that of a decoder alone")
+        raise ArgumentValueError("model_type", kind, "that of a decoder alone")
+    needed = {
+        "pre-norm layers": stack.layer.norm_placement == "pre",
+        "rotary positions": isinstance(stack.positions, Rotary) and config.text_inputs.positions is None,
+        "no sliding window": stack.sliding_window is None,
+        "plain word embeddings": config.text_inputs.embedding_scale is None,
+    }
+    if lacking := [name for name, holds in needed.items() if not holds]:
+        raise ArgumentValueError("model_type", kind, f"that of a decoder with {lacking[0]}")
     if version == 3 and stack.num_hidden_layers != 1:
         raise ArgumentValueError("num_hidden_layers", stack.num_hidden_layers, "1 in version 3")
     return replace(stack, first_attention_norm=version == 3, final_norm=False)

@@ -9,8 +9,6 @@ R rows, N nodes, D nodes of the longest path, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,8 +35,6 @@ class TreeSession(DecodingSession):
         outputs: of the forwards since they were last taken, for drafts that continue hidden states.
     """
 
-    _decode: Any
-
     def __init__(
         self,
         model: CausalModel,
@@ -56,17 +52,21 @@ class TreeSession(DecodingSession):
             hidden_states: with those of all layers.
 
         Raises:
-            ArgumentValueError: a model whose positions depend on the length of the sequence, which nodes of
-                different depths do not share.
+            ArgumentValueError: a guidance, or a model whose positions depend on the length of the sequence,
+                which nodes of different depths do not share.
         """
+        if request.guidance is not None:
+            hint = "a guided model is run token by token"
+            raise ArgumentValueError("guidance", request.guidance.guidance, "None with trees", hint)
         for kind, limit in model.original_contexts.items():
             if max(map(len, request.prompts)) + request.max_new_tokens + nodes > limit:
                 hint = f"beyond {limit} tokens, RoPE of type {kind!r} rotates by the length of the sequence"
                 raise ArgumentValueError("max_new_tokens", request.max_new_tokens, "less with trees", hint)
         super().__init__(model, request, lookahead=nodes)
-        self._decode = self._decode_and_keep if keep_outputs else model.decode
         self._model_options |= {"output_hidden_states": True} if hidden_states else {}
         self.outputs: list[ModelOutput] = []
+        if keep_outputs:
+            self.observers.append(self.outputs.append)
         self.node_logits: Tensor = torch.empty(0)
 
     def start(self, rows_per_prompt: int = 1, *, cross_attention: bool = False) -> None:
@@ -88,7 +88,9 @@ class TreeSession(DecodingSession):
         past = self.past(self.cache.length - first)[:, None].expand(-1, tokens.shape[1], -1)
         mask = torch.cat((past, tree.mask[:, first:]), dim=-1)
         positions = positions_of(self.model, tokens, places)
-        output = self._decode(tokens, mask, positions, cache=self.cache, **self._model_options)
+        output = self.model.decode(tokens, mask, positions, cache=self.cache, **self._model_options)
+        for observer in self.observers:
+            observer(output)
         assert output.logits is not None, "a language model has logits"
         logits = output.logits.float()
         self.node_logits = torch.cat((self.node_logits, logits), dim=1) if first else logits
@@ -130,12 +132,6 @@ class TreeSession(DecodingSession):
         if self.cache.mask is None:
             return torch.ones(len(self.context.length), length, dtype=torch.bool, device=self.device)
         return self.cache.mask[:, :length]
-
-    def _decode_and_keep(self, *inputs: Tensor | None, **options: Any) -> ModelOutput:
-        """Runs the model over new tokens, and keeps its output."""
-        output = self.model.decode(*inputs, **options)
-        self.outputs.append(output)
-        return output
 
 
 def whole(layer: LayerCache, length: int) -> LayerCache:

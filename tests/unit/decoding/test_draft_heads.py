@@ -222,7 +222,8 @@ def test_eagle_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     config3, tensors3 = HEADS["version 3"]
     wrong: list[tuple[dict[str, Any], dict[str, Tensor], str]] = [
         ({**config, "eagle_depth": 3}, tensors, "eagle_depth"),
-        ({**config, "model_type": "t5"}, tensors, "model_type"),
+        ({**config, "model_type": "bert"}, tensors, "model_type"),
+        ({**config, "model_type": "mistral", "sliding_window": 4}, tensors, "no sliding window"),
         ({**config, "bias": True}, tensors, "lacks fc.bias"),
         ({**config, "bias": "yes"}, tensors, "bias"),
         (config, {**tensors, "layers.0.input_layernorm.weight": random(16)}, "input_layernorm"),

@@ -130,6 +130,19 @@ def test_a_row_without_tokens_is_named(kind: type[Strategy]) -> None:
         )
 
 
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_a_grammar_holds_and_a_guidance_is_refused(kind: type[Strategy]) -> None:
+    tokenizer = minitx.load_tokenizer("minitx/tiny-decoder")
+    model = minitx.load("minitx/tiny-decoder", dtype="float32")
+    options: Any = {"max_new_tokens": 12, "tokenizer": tokenizer}
+    grammar = minitx.decoding.Regex("[0-9]{3}( and [a-z]{2,4}){2}")
+    expected = minitx.generate(model, "It was in", Greedy(), grammar=grammar, **options)
+    assert minitx.generate(model, "It was in", kind(), grammar=grammar, **options).texts == expected.texts
+    guidance = minitx.decoding.ClassifierFree(scale=2.0)
+    with pytest.raises(ArgumentValueError, match="guidance"):
+        minitx.generate(model, "It was in", kind(), guidance=guidance, **options)
+
+
 def test_sizes_are_checked() -> None:
     for make, name in (
         (lambda: Jacobi(tokens=1), "tokens"),
