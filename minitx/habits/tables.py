@@ -30,7 +30,7 @@ _LOADING = {
 }
 
 _ABSENT = "It is not available in minitx."
-_ASSISTED = "Assisted decoding is not available in minitx."
+_ASSISTED = "Use the strategy Speculative(draft=DraftModel(...)) or another draft."
 _GUIDANCE = "Use guidance=minitx.decoding.ClassifierFree(scale, negative_prompts)."
 _CACHE = "generate makes its own cache; pass cache=model.make_cache(...) in a loop of your own."
 _COMPILE = "generate compiles nothing; leave it out."
@@ -259,6 +259,7 @@ OPTIONS: dict[str, str] = {
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
+    "--guidance": "it is composed in Python: minitx.generate(..., guidance=...)",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",
