@@ -1,7 +1,7 @@
 """Generation speed of minitx and transformers, in turn, in one process, on the same weights.
 
     python benchmarks/decode.py [--models gpt2 t5-small] [--repeats 7] [--threads 2] [--prompt 32] [--new 64]
-                                [--json]
+                                [--only speculation] [--json]
 
 GPT-2 with 124 million parameters and T5-small, random weights, float32, neither compiled nor quantised. The
 prompt is T5's encoder input. Every round runs each side once, one after the other; the output has the
@@ -12,6 +12,11 @@ medians over the rounds and the ratio of the medians.
     memory    peak of a process that loads the model and generates with its most demanding decoding
     chain     share of the chain and the sampler in a decoding step (GPT-2)
     context   time of one more token after contexts of 64 to 960 tokens (GPT-2)
+    speculation  tokens per second of `Speculative(...)` and of plain greedy decoding, batch 1 (GPT-2).
+              "prompt lookup": a random model's greedy text soon repeats, so that most of it can be looked up.
+              "draft of a quarter": a random draft would hardly ever agree, so agreement is made: a model of a
+              quarter of the parameters really runs for each drafted token, which is then replaced by the
+              token of the precomputed greedy text with probability 0.8, by another one otherwise
 """
 
 from __future__ import annotations
@@ -35,9 +40,11 @@ import torch
 import transformers
 
 import minitx
+from minitx.decoding import Draft, DraftModel, PromptLookup, Speculative
 from minitx.decoding.processors.context import Context
 from minitx.decoding.samplers.base import Argmax
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
+from minitx.decoding.speculative.draft import DraftCall, Drafter, Proposal
 
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 STRATEGIES: dict[str, minitx.Strategy] = {
@@ -242,6 +249,61 @@ def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[d
     ]
 
 
+@dataclass(frozen=True)
+class Agreeing(Draft):
+    """Runs a draft model, and replaces its tokens by those of a known text with a probability."""
+
+    inner: DraftModel
+    text: tuple[int, ...]
+    agreement: float
+
+    def start(self, call: DraftCall) -> Drafter:
+        return AgreeingDrafter(self, self.inner.start(call))
+
+
+class AgreeingDrafter:
+    """The drafter of `Agreeing`, for one row."""
+
+    def __init__(self, draft: Agreeing, inner: Drafter) -> None:
+        self.draft, self.inner = draft, inner
+        self.generator = torch.Generator().manual_seed(0)
+
+    def propose(self, context: Context, most: torch.Tensor, counter: torch.Tensor) -> Proposal:
+        tokens, counts, _ = self.inner.propose(context, most, counter)
+        start = int(context.generated[0])
+        right = torch.tensor([[*self.draft.text[start : start + tokens.shape[1]]]])
+        agrees = torch.rand(right.shape, generator=self.generator) < self.draft.agreement
+        return Proposal(torch.where(agrees, right, (right + 1) % 50257), counts)
+
+    def select(self, rows: torch.Tensor) -> None:
+        self.inner.select(rows)
+
+
+def speculation(ours: Any, prompt: int, new: int, repeats: int) -> list[dict[str, Any]]:
+    """Time speculative and plain greedy decoding in turn."""
+    ids = prompts(1, prompt)
+    text = run_ours(ours, ids, new, "greedy")
+    torch.manual_seed(1)
+    config = transformers.GPT2Config(n_embd=384, n_head=6, n_layer=6)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.GPT2LMHeadModel(config).eval().save_pretrained(folder)
+        quarter = minitx.load(folder)
+    share = quarter.num_parameters() / ours.num_parameters()
+    rows = []
+    agreeing = Agreeing(DraftModel(quarter, minitx.Greedy()), tuple(text[0].tolist()), 0.8)
+    for name, draft, tokens in (
+        ("prompt lookup", PromptLookup(), 8),
+        (f"draft of {share:.0%}, 80 % agreement", agreeing, 3),
+    ):
+        STRATEGIES[name] = Speculative(draft=draft, tokens=tokens)
+        same = torch.equal(run_ours(ours, ids, new, name), text)
+        plain, fast = in_turn(
+            repeats, partial(run_ours, ours, ids, new, "greedy"), partial(run_ours, ours, ids, new, name)
+        )
+        rows.append({"decoding": name, "same": same, "plain": new / plain, "speculative": new / fast})
+    return rows
+
+
 def peak() -> int:
     """Return the peak resident size of this process in bytes; `getrusage` would include the parent's."""
     status = Path("/proc/self/status").read_text()
@@ -311,6 +373,14 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
         )
 
 
+def show_speculation(rows: list[dict[str, Any]]) -> None:
+    print("speculation, batch 1                plain tok/s  speculative tok/s  ratio  same ids")
+    for row in rows:
+        ratio = row["speculative"] / row["plain"]
+        same = "yes" if row["same"] else "NO"
+        print(f"{row['decoding']:<34}{row['plain']:>13.1f}{row['speculative']:>19.1f}{ratio:>7.2f}  {same}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -320,6 +390,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=32, help="tokens")
     parser.add_argument("--new", type=int, default=64, help="tokens")
+    parser.add_argument("--only", choices=["speculation"], help="this part alone")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--alone", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -329,11 +400,16 @@ def main() -> None:
         generate_alone(name, folder, side, *map(int, sizes))
         return
     torch.set_num_threads(arguments.threads)
-    found: dict[str, list[dict[str, Any]]] = {"speed": [], "memory": [], "chain": [], "context": []}
+    parts = ("speed", "memory", "chain", "context", "speculation")
+    found: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
     prompt, new, repeats = arguments.prompt, arguments.new, arguments.repeats
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as folder:
             ours, theirs = make(name, folder)
+            if name == "gpt2":
+                found["speculation"] = speculation(ours, prompt, new, repeats)
+            if arguments.only:
+                continue
             found["speed"] += speed(name, ours, theirs, prompt, new, repeats)
             found["memory"] += memory(name, folder, prompt, new, arguments.threads)
             if name == "gpt2":
@@ -343,7 +419,9 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     print(f"torch {version('torch')}, transformers {version('transformers')}, {arguments.threads} threads\n")
-    show(found)
+    show_speculation(found["speculation"])
+    if not arguments.only:
+        show(found)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,6 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
 OPTIONS: dict[str, str] = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
     "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
-    **dict.fromkeys(("--prefix-bias", "--thinking-budget"), "it is a field in Python: minitx.Sample(...)"),
     "--stop-function": "it is a Python function: minitx.Stop(function=...)",
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",

@@ -128,7 +128,7 @@ def explain(
         strategy: as for `generate`; not a search.
         top: the number of tokens to show at each step.
         **options: max_new_tokens (here 1 by default), min_new_tokens, tokenizer, stop, seed, generator,
-            decoder_prompts, inputs_embeds and guidance as for `generate`.
+            decoder_prompts, inputs_embeds, grammar, schema and guidance as for `generate`.
 
     Returns:
         The data; print it for tables.

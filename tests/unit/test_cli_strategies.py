@@ -37,7 +37,7 @@ def test_the_catalogue_fits_a_terminal(run: Run) -> None:  # noqa: F811
     assert max(map(len, out.splitlines())) <= 80
     records = [json.loads(line) for line in run("strategies", "--json")[1].splitlines()]
     assert [record["row"] for record in records] == [entry.row for entry in entries()]
-    assert "no strategy has 'nonsense'" in run("strategies", "nonsense")[2]
+    assert "no strategy has 'qqqq'" in run("strategies", "qqqq")[2]
 
 
 def test_compare(model: minitx.DecoderModel, tokenizer: minitx.Tokenizer) -> None:

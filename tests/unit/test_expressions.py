@@ -33,6 +33,7 @@ def test_literals_are_those_of_python(value: object) -> None:
         ("Sample(sequence_bias={(1, 2): -inf})", minitx.Sample(sequence_bias={(1, 2): -math.inf})),
         ("Sample(chain=Chain(TopP(0.9), Temperature(1.5)))",
          minitx.Sample(chain=decoding.Chain(decoding.TopP(0.9), decoding.Temperature(1.5)))),
+        ("Sample.like('llama.cpp', top_k=7)", minitx.Sample.like("llama.cpp", top_k=7)),
         ("LexicalBeam(force_words_ids=[[5]])", minitx.LexicalBeam(force_words_ids=[[5]])),
     ],
 )  # fmt: skip
@@ -50,7 +51,9 @@ def test_a_strategy(text: str, expected: decoding.Strategy) -> None:
         ("Sampl()", "did you mean Sample"),
         ("__import__('os')", "there is no '__import__'"),
         ("Sample.build", "is not a number"),
-        ("Sample().build()", "is not a number"),
+        ("Sample.build()", "there is no 'Sample.build'"),
+        ("Sample().build()", r"there is no 'Sample\(\).build'"),
+        ("Sample.like('nobody')", "must be one of"),
         ("[x for x in ()]", "is not a number"),
         ("Sample(**{'top_p': 0.9})", "is not a number"),
         ("{**{1: 2}}", "is not a number"),
@@ -75,4 +78,4 @@ def test_a_wrong_field_is_named() -> None:
 
 def test_what_can_be_called_is_public() -> None:
     assert {"Sample", "Beam", "Chain", "TopK", "load"} <= constructors().keys()
-    assert constructors().keys() <= {*decoding.__all__, "load", "load_tokenizer"}
+    assert constructors().keys() <= {*decoding.__all__, "Sample.like", "load", "load_tokenizer"}

@@ -8,6 +8,7 @@ V vocabulary, N nodes of the tree of bytes.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
@@ -24,10 +25,13 @@ from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError
 
 ENDED = -1  # the state after an end token
-_MASK_BYTES = 2**27  # of the masks that a grammar keeps
+_MASK_BYTES = 2**25  # of the masks that a grammar keeps
+_MOST_STATES = 100_000  # with which a grammar is kept for the next call
 _MOST_EXPLORED = 500  # states that are explored for dead ends, if the tokens cannot spell every byte
 _MOST_GRAMMARS = 32  # kept per tokenizer
 
+# Generations in several threads may share a grammar, which makes its states when they are reached.
+_LOCK = threading.RLock()
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
 _COMPILED: WeakKeyDictionary[Tokenizer, OrderedDict[object, TokenAutomaton]] = WeakKeyDictionary()
 
@@ -100,17 +104,18 @@ class TokenAutomaton:
             return state
         number = self._steps.get((state, token))
         if number is None:
-            number = self._steps[state, token] = self.automaton.read(state, piece)
+            with _LOCK:
+                number = self._steps[state, token] = self.automaton.read(state, piece)
         return number
 
     def allowed(self, state: int) -> Tensor:
         """Returns the tokens that may come next: (V,) bool on the CPU, to be read only."""
-        mask = self._allowed.get(state)
-        if mask is None:
-            mask = self._allowed[state] = self._mask(state)
-            if len(self._allowed) * len(mask) > _MASK_BYTES:
-                self._allowed.popitem(last=False)
-        else:
+        with _LOCK:
+            mask = self._allowed.get(state)
+            if mask is None:
+                mask = self._allowed[state] = self._mask(state)
+                if len(self._allowed) * len(mask) > _MASK_BYTES:
+                    self._allowed.popitem(last=False)
             self._allowed.move_to_end(state)
         return mask
 
@@ -201,12 +206,19 @@ def compile_grammar(
     Raises:
         ArgumentValueError: a tokenizer whose tokens have no bytes, or a grammar that none of its texts match.
     """
+    with _LOCK:
+        return _compiled(grammar, rules, tokenizer, size, ends)
+
+
+def _compiled(
+    grammar: object, rules: Rules, tokenizer: Tokenizer, size: int, ends: Sequence[int]
+) -> TokenAutomaton:
     tokens = len(tokenizer)
     vocabularies = _VOCABULARIES.setdefault(tokenizer, {})
     if (size, tokens) not in vocabularies:
         vocabularies[size, tokens] = read_vocabulary(tokenizer, size)
     compiled, key = _COMPILED.setdefault(tokenizer, OrderedDict()), (grammar, size, tokens, tuple(ends))
-    if key not in compiled:
+    if key not in compiled or len(compiled[key].automaton) > _MOST_STATES:
         trigger = tokenizer.token_to_id(rules.trigger) if rules.trigger else None
         triggers = {trigger} & {*tokenizer.special_ids}
         special = [token for token in triggers if token is not None]

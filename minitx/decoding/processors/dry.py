@@ -82,16 +82,15 @@ class DRY(LogitsProcessor):
         if longest < 2:
             return logits
         newest = context.last(min(longest, self.window or longest)).flip(1)  # (B, n), the last token first
-        lengths = self.repetitions(newest)
-        spare = logits.shape[-1]
+        lengths, spare = self.repetitions(newest), logits.shape[-1]
+        power = (self.base ** (lengths - self.allowed_length).double()).clamp(max=_LARGEST_POWER)
+        penalties = torch.where(lengths >= self.allowed_length, self.multiplier * power, 0.0)
         # Position d of `lengths` is the text before the token at position d of `newest`.
         ids = or_spare(newest[:, :-1], newest[:, :-1] >= 0, spare)
-        most = torch.zeros(len(logits), spare + 1, dtype=torch.long, device=logits.device)
-        most = most.scatter_reduce_(1, ids, lengths, "amax")[:, :spare]
-        power = (self.base ** (most - self.allowed_length).double()).clamp(max=_LARGEST_POWER)
-        penalised = most >= self.allowed_length
-        penalised[:, [token for token in self.breakers if token < spare]] = False
-        return torch.where(penalised, logits - (self.multiplier * power).to(logits.dtype), logits)
+        most = logits.new_zeros(len(logits), spare + 1)
+        most.scatter_reduce_(1, ids, penalties.to(logits.dtype), "amax")
+        most[:, [token for token in self.breakers if token < spare]] = 0.0
+        return logits - most[:, :spare]
 
     def repetitions(self, newest: Tensor) -> Tensor:
         """Returns how many tokens before each token equal the end of the history: (B, n) -> (B, n - 1).

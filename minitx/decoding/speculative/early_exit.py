@@ -64,7 +64,8 @@ def first_layers(model: CausalModel, layers: int) -> CausalModel:
 
 
 def _shallow(module: nn.Module) -> Any:
-    """Returns a copy with the same parameters, in which modules can be replaced."""
+    """Returns a copy with the same parameters and without hooks, in which modules can be replaced."""
     other = copy(module)
+    vars(other).update({name: type(value)() for name, value in vars(other).items() if "hooks" in name})
     other._modules = dict(module._modules)
     return other

@@ -16,11 +16,12 @@ from typing import Any
 
 from minitx import decoding
 from minitx.checkpoint.load import load
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import Strategy
 from minitx.tokenizer import load_tokenizer
 
 LONGEST = 10_000  # characters; Python's parser has no limit of its own
-_CONSTANTS = {"inf": float("inf"), "none": None, "true": True, "false": False}
+_CONSTANTS = {"inf": float("inf"), "none": None, "null": None, "true": True, "false": False}
 
 
 def strategy_from_text(text: str) -> Strategy:
@@ -53,10 +54,10 @@ def object_from_text(text: str) -> Any:
 
 @cache
 def constructors() -> Mapping[str, Callable[..., Any]]:
-    """Returns what a text may call: the classes of `minitx.decoding`, `load` and `load_tokenizer`."""
+    """Returns what a text may call: the classes of `minitx.decoding`, `Sample.like` and the loaders."""
     public = {name: getattr(decoding, name) for name in decoding.__all__}
     classes = {name: value for name, value in public.items() if isinstance(value, type)}
-    return {**classes, "load": load, "load_tokenizer": load_tokenizer}
+    return {**classes, "Sample.like": Sample.like, "load": load, "load_tokenizer": load_tokenizer}
 
 
 def evaluate(text: str, constructors: Mapping[str, Callable[..., Any]]) -> Any:
@@ -99,11 +100,12 @@ def _value(node: ast.expr, constructors: Mapping[str, Callable[..., Any]]) -> An
             return _CONSTANTS[name.lower()]
         case ast.Name(id=name):
             return _constructor(name, constructors)()
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
+        case ast.Call(func=ast.Name() | ast.Attribute() as named, args=arguments, keywords=keywords):
+            name = ast.unparse(named)
             if all(keyword.arg for keyword in keywords):
-                named = {str(keyword.arg): _value(keyword.value, constructors) for keyword in keywords}
+                fields = {str(keyword.arg): _value(keyword.value, constructors) for keyword in keywords}
                 values = [_value(argument, constructors) for argument in arguments]
-                return _constructor(name, constructors)(*values, **named)
+                return _constructor(name, constructors)(*values, **fields)
     source = ast.unparse(node)
     raise ValueError(f"{source!r:.60} is not a number, a string, a list or a call such as Sample(top_p=0.9)")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -190,6 +192,23 @@ def test_a_grammar_compiles_once_per_tokenizer() -> None:
     assert compiled(Regex("a*"), one) is not compiled(Regex("a*"), other)
 
 
+def test_threads_may_share_a_grammar() -> None:
+    grammar, tokenizer = Regex(r"(\w{1,9} ){1,4}\w+"), TOKENIZERS["bytes"]
+    shared = compiled(grammar, tokenizer)
+
+    def masks(seed: int) -> list[list[int]]:
+        source, state, result = random.Random(seed), shared.start, []
+        for _ in range(30):
+            allowed = shared.allowed(state).nonzero().flatten().tolist()
+            result.append(allowed)
+            state = shared.advance(state, source.choice([token for token in allowed if token != EOS]))
+        return result
+
+    with ThreadPoolExecutor(8) as pool:
+        together = [*pool.map(masks, range(24))]
+    assert together == [masks(seed) for seed in range(24)]
+
+
 # --- rows ------------------------------------------------------------------------------------------
 
 STRATEGIES = [
@@ -201,6 +220,7 @@ STRATEGIES = [
     (minitx.DiverseBeam(num_beams=4, num_beam_groups=2, diversity_penalty=0.5), {}),
     (minitx.BeamSample(num_beams=3), {"seed": 5}),
     (minitx.StochasticBeam(num_beams=4), {"seed": 6, "num_samples": 2}),
+    (minitx.Alternatives(), {"num_samples": 3}),
 ]
 PATTERN = r" ?(the|cat) [a-d]{2,5}é?(!|\.)"
 
