@@ -224,6 +224,7 @@ def test_eagle_folders_that_are_none_are_refused(tmp_path: Path) -> None:
         ({**config, "eagle_depth": 3}, tensors, "eagle_depth"),
         ({**config, "model_type": "bert"}, tensors, "model_type"),
         ({**config, "model_type": "mistral", "sliding_window": 4}, tensors, "no sliding window"),
+        ({**config, "model_type": "t5"}, tensors, "model_type"),
         ({**config, "bias": True}, tensors, "lacks fc.bias"),
         ({**config, "bias": "yes"}, tensors, "bias"),
         (config, {**tensors, "layers.0.input_layernorm.weight": random(16)}, "input_layernorm"),
