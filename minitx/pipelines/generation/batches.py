@@ -65,7 +65,8 @@ def generate_batches(
         options["seed"] = None if seeds is None else seeds[batch]
         options["decoder_prompts"] = None if request.sources is None else request.prompts[batch]
         parts = {"inputs_embeds": _part(options.get("inputs_embeds"), batch)}
-        parts["guidance"] = None if options.get("guidance") is None else options["guidance"].part(batch)
+        if options.get("guidance") is not None:
+            parts["guidance"] = options["guidance"].part(batch)
         parts["min_new_tokens"] = _part(options.get("min_new_tokens"), rows)
         parts |= _stop_part(options.get("stop"), rows.start)
         part = _strategy_part(strategy, rows) if isinstance(strategy, Strategy) else strategy

@@ -33,6 +33,7 @@ from tests.unit.decoding.guided import (
     T5,
     Definition,
     check,
+    greedy,
     logits_after,
     model_of,
 )
@@ -219,6 +220,24 @@ def test_steps_over_several_tokens_and_crops(kind: str) -> None:
         rows = torch.tensor([2, 0, 1])
         session.step(TOKENS[rows, 2], rows, within_prompts=False)
         assert torch.allclose(session.logits, expected[3][rows], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sliding", "longrope"])
+def test_prompts_of_other_lengths(kind: str) -> None:
+    """A companion outgrows the short factors, or its window, at another step than the model."""
+    model = minitx.from_config(CONFIGS[kind], head="causal-lm", seed=0).eval()
+    others = [[21, 22, 23, 24, 25, 26], [23], [24, 25, 26, 27]]
+    definition = contrast(after(model), after(model, others), 1.5)
+    check(model, PROMPTS, ClassifierFree(1.5, others), definition, steps=9)
+    result = minitx.generate(
+        model,
+        PROMPTS,
+        minitx.ContrastiveSearch(penalty_alpha=0.0),
+        max_new_tokens=9,
+        stop=NO_END,
+        guidance=ClassifierFree(1.5, others),
+    )
+    assert [row.tolist() for row in result.sequences] == greedy(definition, 3, 9)
 
 
 class Seen:

@@ -17,6 +17,7 @@ from minitx.decoding import ClassifierFree, DoLa
 from minitx.decoding.generation_config import read_settings
 from minitx.decoding.special_tokens import begin_token, end_tokens
 from minitx.models import DecoderModel
+from minitx.pipelines import generate_batches
 from tests.unit.decoding.vocabularies import byte_level
 
 
@@ -289,6 +290,9 @@ def test_a_checkpoint_is_guided_as_it_states(tmp_path: Path) -> None:
     for guidance, call in ((ClassifierFree(2.5), {}), (None, {"guidance": None}), (ClassifierFree(1), {})):
         call = {"guidance": guidance} if guidance == ClassifierFree(1) else call
         ours = minitx.generate(model, prompts, "checkpoint", **call)
+        batches = generate_batches(model, prompts, "checkpoint", batch_size=1, **call)
+        parts = [row.tolist() for batch in batches for row in batch.sequences]
+        assert parts == [row.tolist() for row in ours.sequences]
         theirs = minitx.generate(model, prompts, search, guidance=guidance, **options)
         assert [row.tolist() for row in ours.sequences] == [row.tolist() for row in theirs.sequences]
 
