@@ -182,6 +182,8 @@ def settings_of(
         "stop": replace(base.stop, **ends | ({"eos": ()} if values["ignore_eos"] else {})),
         "seed": values["seed"],
     }
+    if base.guidance is not None:
+        settings["guidance"] = base.guidance
     options = {name: value for name, value in values.items() if name in NAMES}
     if phrases:
         options["force_words_ids"] = [*(options["force_words_ids"] or ()), *phrases]

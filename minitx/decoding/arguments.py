@@ -145,7 +145,8 @@ class _Call:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
         embeds, guidance = self._embeds(rows, most), self.settings and self.settings.guidance
-        call = GuidedCall(self.model, rows, sources, most, self.tokenizer, embeds is not None)
+        room = most + self.strategy.lookahead
+        call = GuidedCall(self.model, rows, sources, room, self.tokenizer, embeds is not None)
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
         sampler = self.strategy.sampler(history, per_prompt, device=model.device, **draws)
         return GenerationRequest(

@@ -30,7 +30,7 @@ _LOADING = {
 }
 
 _ABSENT = "It is not available in minitx."
-_ASSISTED = "Assisted decoding is not available in minitx."
+_ASSISTED = "Use the strategy Speculative(draft=DraftModel(...)) or another draft."
 _GUIDANCE = "Use guidance=minitx.decoding.ClassifierFree(scale, negative_prompts)."
 _CACHE = "generate makes its own cache; pass cache=model.make_cache(...) in a loop of your own."
 _COMPILE = "generate compiles nothing; leave it out."

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from minitx.decoding.stopping import Stop
 
 from minitx.decoding import Sample
 from minitx.decoding.generate import generate
+from minitx.decoding.text.stopping import Stop
 from tests.parity.reference import pair
 from tests.parity.test_generate import EOS, LENGTHS, NEW, PAD, check, left_padded, prompts
 

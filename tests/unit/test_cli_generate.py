@@ -25,6 +25,7 @@ from minitx import (
     ArithmeticSample,
     Beam,
     BeamSample,
+    ContrastiveSearch,
     DiverseBeam,
     Greedy,
     LexicalBeam,
@@ -36,7 +37,7 @@ from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import decoding, decoding_options
 from minitx.cli import generate as command
-from minitx.decoding import KGW, ThinkingBudget, request
+from minitx.decoding import KGW, ClassifierFree, ThinkingBudget, request
 from minitx.decoding.output import Event
 from minitx.habits import OPTIONS as NOT_HERE
 from minitx.validation import ArgumentValueError
@@ -473,6 +474,13 @@ def test_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     error = fails(run, "generate", greedy, "a", "--checkpoint", "--top-p", ".5")
     assert "--top-p has no effect with --checkpoint; leave one out" in error
     assert "exclude one another" in fails(run, "generate", greedy, "a", "--checkpoint", "--greedy")
+    guided = make(tmp_path / "guided", guidance_scale=2.0, penalty_alpha=0.5, top_k=3, max_new_tokens=5)
+    strategy, settings, _ = decoding.settings_of(parse("generate", "--checkpoint", "--top-k", "2"), guided)
+    assert strategy == ContrastiveSearch(penalty_alpha=0.5, top_k=2)
+    assert settings["guidance"] == ClassifierFree(2.0)
+    result = minitx.generate(minitx.load(guided), [[5, 6]], "checkpoint", stop=Stop(eos=()))
+    found = objects(run, guided, "--ids", "5 6", "--checkpoint", "--ignore-eos")
+    assert found[0]["tokens"] == result.sequences[0].tolist()
 
 
 def test_seed_of_equal_prompts(run: Run, folder: Path) -> None:

@@ -101,7 +101,7 @@ def cot_decoding(
     tokenizer = check_type("tokenizer", options.get("tokenizer"), Tokenizer, "a Tokenizer")
     check_type("strategy", strategy, Alternatives, "Alternatives(...)")
     extract, number = check_extract(extract), check_size("k", k, 1, "paths")
-    for name in ("num_samples", "logprobs", "top_logprobs"):
+    for name in ("num_samples", "logprobs", "top_logprobs", "heal"):
         if name in options:
             raise ArgumentValueError(name, options.get(name), "left out", "cot_decoding sets it")
     settings: GenerationOptions = {**options, "num_samples": number, "logprobs": "raw", "top_logprobs": 2}

@@ -89,7 +89,8 @@ class TokenAutomaton:
 
     def accepts(self, state: int) -> bool:
         """Whether the text may end here."""
-        return state > DEAD and self.automaton.accepts(state)
+        with _LOCK:
+            return state > DEAD and self.automaton.accepts(state)
 
     def advance(self, state: int, token: int) -> int:
         """Returns the state after a token: DEAD if it is not allowed, ENDED after an end token."""

@@ -10,9 +10,10 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal, get_args
 
-from minitx.decoding.grammar.nodes import Either, Rules, literal
+from minitx.decoding.grammar.nodes import Either, Node, Rules, Series, literal
 from minitx.decoding.grammar.syntax.gbnf import parse_gbnf
 from minitx.decoding.grammar.syntax.lark import parse_lark
 from minitx.decoding.grammar.syntax.regex import parse_regex
@@ -72,7 +73,7 @@ class Choices(TextGrammar):
     @cached_property
     def rules(self) -> Rules:
         """The rules of the grammar."""
-        return Rules("choices", {"choices": Either(tuple(map(literal, self.texts)))})
+        return Rules("choices", {"choices": _prefix_tree({*self.texts})})
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,19 @@ class Lazy(TextGrammar):
     def rules(self) -> Rules:
         """The rules of the grammar."""
         return replace(self.grammar.rules, trigger=self.trigger)
+
+
+def _prefix_tree(texts: set[str]) -> Node:
+    """Returns the node of one of several texts, common beginnings once."""
+    first, last = min(texts), max(texts)
+    size = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    common, rests = first[:size], {text[size:] for text in texts}
+    if rests == {""}:
+        return literal(common)
+    groups: dict[str, set[str]] = {}
+    for rest in sorted(rests):
+        groups.setdefault(rest[:1], set()).add(rest)
+    return Series((literal(common), Either(tuple(map(_prefix_tree, groups.values())))))
 
 
 def _schema_text(schema: Any) -> str:

@@ -5,7 +5,6 @@ V vocabulary of the model, N nodes of the tree.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,11 +14,9 @@ from torch import Tensor
 
 from minitx.decoding.grammar.nodes import EVERY, Ranges, union
 from minitx.tokenizer import Tokenizer
-from minitx.tokenizer.subwords import decoder_settings
+from minitx.tokenizer.subwords import decoder_settings, token_bytes
 from minitx.validation import ArgumentValueError
 
-_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
-_PRINTED = {*range(33, 127), *range(161, 173), *range(174, 256)}  # that byte-level BPE writes as they are
 # The bytes of UTF-8; the others are in no text.
 _USED = {*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)}
 
@@ -115,11 +112,10 @@ def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     steps = settings["decoders"] if settings["type"] == "Sequence" else [settings]
     for step in steps:
         _check_step(tokenizer, step)
-    special = {*tokenizer.special_ids, tokenizer.unk_token_id}
-    pieces: list[bytes | None] = []
-    for token in range(size):
-        name = None if token in special else tokenizer.id_to_token(token)
-        pieces.append(None if name is None else _bytes_of(name, steps) or None)
+    named = [piece or None for piece in token_bytes(tokenizer)]
+    pieces = [*named, *[None] * size][:size]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id < size:
+        pieces[tokenizer.unk_token_id] = None
     kinds = {step["type"]: step for step in steps}
     drops = kinds.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
     strips = drops or kinds.get("Strip", {}).get("start", 0) > 0
@@ -130,39 +126,12 @@ def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
 def _check_step(tokenizer: Tokenizer, step: dict[str, Any]) -> None:
     kind = step["type"]
     known = kind in ("ByteLevel", "ByteFallback", "Fuse", "Metaspace")
-    known |= kind == "Replace" and "String" in step["pattern"]
+    known |= kind == "Replace" and (step["pattern"].get("String"), step["content"]) == ("\u2581", " ")
     known |= kind == "Strip" and step["content"] == " " and step["start"] <= 1 and step["stop"] == 0
     if not known:
         hint = f"decoding joins tokens by {kind}, so that a token has no bytes of its own"
         expected = "byte-level BPE or SentencePiece, for a grammar"
         raise ArgumentValueError("tokenizer", tokenizer, expected, hint)
-
-
-def _bytes_of(name: str, steps: list[dict[str, Any]]) -> bytes:
-    """Returns the bytes of a token, as decoding does one step after the other."""
-    for step in steps:
-        if step["type"] == "Replace":
-            name = name.replace(step["pattern"]["String"], step["content"])
-        elif step["type"] == "Metaspace":
-            name = name.replace(step["replacement"], " ")
-        elif step["type"] == "ByteFallback" and (match := _BYTE.fullmatch(name)):
-            return bytes([int(match[1], 16)])
-        elif step["type"] == "ByteLevel":
-            table = _byte_level()
-            return bytes(table[c] for c in name) if table.keys() >= {*name} else name.encode()
-    return name.encode()
-
-
-def _byte_level() -> dict[str, int]:
-    """Returns the byte of each character with which byte-level BPE writes one."""
-    if not _TABLE:
-        others = [byte for byte in range(256) if byte not in _PRINTED]
-        _TABLE.update({chr(byte): byte for byte in _PRINTED})
-        _TABLE.update({chr(256 + index): byte for index, byte in enumerate(others)})
-    return _TABLE
-
-
-_TABLE: dict[str, int] = {}
 
 
 def _text(piece: bytes) -> str:

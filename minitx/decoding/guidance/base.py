@@ -24,7 +24,7 @@ class GuidedCall:
         model: the one that generates.
         prompts: the ids that its decoder continues.
         sources: the ids of its encoder input; None without an encoder.
-        max_new_tokens: most tokens per row.
+        new_tokens: most tokens of a row that the model may run, with those that a strategy tries.
         tokenizer: for prompts as text.
         has_embeds: whether inputs_embeds replace the embeddings of the prompts.
     """
@@ -32,7 +32,7 @@ class GuidedCall:
     model: CausalModel
     prompts: Rows
     sources: Rows | None
-    max_new_tokens: int
+    new_tokens: int
     tokenizer: Tokenizer | None
     has_embeds: bool
 
@@ -76,19 +76,25 @@ class Companion(NamedTuple):
         model, other = self.model, call.model
         if model.task != other.task:
             raise ArgumentValueError(parameter, model, f"of task {other.task!r}, not {model.task!r}")
-        sizes, expected = _vocabularies(model), _vocabularies(other)
-        if sizes != expected:
-            wanted = f"a model with the vocabulary of {expected[0]} tokens, not of {sizes[0]}"
-            hint = "guidance combines the logits of equal tokens, so that both need the same tokenizer"
-            raise ArgumentValueError(parameter, model, wanted, hint)
-        longest = max(map(len, self.prompts)) + call.max_new_tokens
-        pairs = [(model.decoder_embedder, longest - 1)]
+        for does, theirs, ours in zip(("predicts", "embeds"), *map(_sizes, (model, other)), strict=True):
+            if theirs != ours:
+                hint = "guidance combines the logits of equal tokens, so that both need the same tokenizer"
+                raise ArgumentValueError(
+                    parameter, model, f"a model that {does} {ours} tokens, not {theirs}", hint
+                )
+        pairs = [(model.decoder_embedder, self.prompts, call.new_tokens - 1)]
         if self.sources is not None:
-            pairs.append((model.embedder, max(map(len, self.sources))))
-        for embedder, length in pairs:
+            pairs.append((model.embedder, self.sources, 0))
+        for embedder, rows, output in pairs:
+            length = max(map(len, rows)) + output
             if embedder.has_position_table and length > embedder.max_tokens:
-                room = f"of at most {embedder.max_tokens} tokens with the output, not {length}"
-                raise ArgumentValueError(parameter, shorten(self.prompts), room, "the model has no more")
+                expected = (
+                    f"a model with {length} positions for prompts and output, not {embedder.max_tokens}"
+                )
+                if model is other:
+                    most = embedder.max_tokens - output
+                    expected = f"of at most {most} tokens, which leave {output} positions to the output"
+                raise ArgumentValueError(parameter, rows if model is other else model, expected)
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,6 +205,6 @@ def prompts_part(prompts: Any, part: slice) -> Any:
     return prompts if shared else prompts[part]
 
 
-def _vocabularies(model: Any) -> tuple[int, ...]:
+def _sizes(model: Any) -> tuple[int, int]:
     """The numbers of tokens that a model predicts and embeds."""
     return model.head.config.num_labels, model.decoder_embedder.config.vocab_size

@@ -94,12 +94,14 @@ class ContextAware(Guidance):
 
     def companions(self, call: GuidedCall) -> list[tuple[str, Companion]]:
         """The model after the prompts without context."""
+        if self.alpha == 0:
+            return []
         name = "prompts_without_context"
         return [(name, _after(call.read(name, self.prompts_without_context), call))]
 
     def combine(self, logits: Tensor, others: Sequence[Tensor], context: Context) -> Tensor:
         """See `Guidance.combine`."""
-        return guided(logits, others[0], 1 + self.alpha)
+        return guided(logits, others[0], 1 + self.alpha) if others else logits
 
     def part(self, prompts: slice) -> Self:
         """See `Guidance.part`."""

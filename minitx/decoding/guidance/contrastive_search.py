@@ -77,7 +77,7 @@ class ContrastiveSearch(Strategy, example="Sample"):
         request = session.request
         if request.max_new_tokens == 0:
             return
-        rows = [RowState(request, *row) for row in zip(request.prompts, request.min_new_tokens, strict=True)]
+        rows = RowState.all_of(request)
         states = _HiddenStates(session)
         session.start()
         while True:

@@ -16,7 +16,7 @@ ORDERS: dict[str, list[str]] = _TABLES["orders"]
 DEFAULT = "transformers"
 LIKE: dict[str, dict[str, Any]] = _TABLES["like"]
 _REST = "..."
-_EARLY = "processors"  # the last field of the first stage
+_LATE = "temperature"  # the first field of the second stage
 
 
 def in_order(parameters: Mapping[str, T], order: str) -> list[tuple[str, T]]:
@@ -31,7 +31,7 @@ def in_order(parameters: Mapping[str, T], order: str) -> list[tuple[str, T]]:
     """
     check_choice("order", order, tuple(ORDERS))
     row, names = ORDERS[order], list(parameters)
-    late = names.index(_EARLY) + 1 if _EARLY in names else 0
+    late = names.index(_LATE) if _LATE in names else len(names)
     rest = [[name for name in stage if name not in row] for stage in (names[:late], names[late:])]
     gaps = [place for place, name in enumerate(row) if name == _REST]
     arranged: list[str] = []

@@ -58,9 +58,8 @@ class SpeculativeLoop:
         if session.request.max_new_tokens == 0:
             return
         session.start(session.request.num_samples)
-        randomness = self.randomness
         self.drafter = self.draft.start(
-            DraftCall(session, randomness, self.lengths.most, self.lengths.confidence)
+            DraftCall(session, self.randomness, self.lengths.most, self.lengths.confidence)
         )
         yield self._first()
         while self._leave():

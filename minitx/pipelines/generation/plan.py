@@ -8,6 +8,8 @@ from typing import Any
 
 from minitx.decoding import Strategy
 from minitx.decoding.generation_config import read_settings
+from minitx.decoding.guidance.base import Guidance
+from minitx.decoding.guidance.settings import SETTINGS
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
@@ -42,6 +44,7 @@ class Plan:
         stated: options of the user.
         num_samples: outputs per text.
         prefix: text before each input.
+        guidance: that the checkpoint states, if the strategy is its own too.
     """
 
     strategy: Strategy
@@ -53,6 +56,7 @@ class Plan:
     stated: frozenset[str]
     num_samples: int
     prefix: str
+    guidance: Guidance | None = None
 
     def new_tokens(self, prompt: int, limit: int | None) -> int:
         """Returns the most tokens of an output.
@@ -95,7 +99,7 @@ class Plan:
             more = ", " * (not shown.endswith("()"))
             shown = shown.replace("(", f"(num_beams={self.strategy.num_beams}{more}", 1)
         names = ["max_length" if self.max_new_tokens is None else "max_new_tokens"]
-        names += [name for name in ("min_new_tokens", "prefix") if getattr(self, name)]
+        names += [name for name in ("min_new_tokens", "prefix", "guidance") if getattr(self, name)]
         names += ["num_samples"] * (self.num_samples > 1)
         return ", ".join([shown, *(f"{name}={getattr(self, name)!r}" for name in names)])
 
@@ -138,7 +142,8 @@ def make_plan(
     merged = _merge([defaults, {} if stated is None else stated.settings, specific], ignored)
     merged = _merge([merged, user])
     if options.strategy is not None:  # the checkpoint's own strategy is not read, nor checked
-        merged = {name: value for name, value in merged.items() if name not in _FIELDS | {"do_sample"}}
+        own = _FIELDS | {"do_sample", *SETTINGS}
+        merged = {name: value for name, value in merged.items() if name not in own}
     kind = _kind(merged)
     if options.strategy is None:
         _check_effect({name: value for name, value in user.items() if name not in inherited}, kind)
@@ -160,6 +165,7 @@ def make_plan(
         stated=frozenset(options.stated()),
         num_samples=samples,
         prefix=prefix if options.prefix is None else options.prefix,
+        guidance=settings.guidance,
     )
 
 

@@ -149,6 +149,7 @@ class GenerationTask(TextTask[TextOptionsT]):
         return {
             "prompts": prompts,
             "strategy": plan.strategy,
+            "guidance": plan.guidance,
             "max_new_tokens": most,
             "min_new_tokens": least,
             "num_samples": plan.num_samples,

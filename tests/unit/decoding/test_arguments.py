@@ -78,7 +78,7 @@ def test_every_name_of_transformers_has_a_hint() -> None:
     ("name", "message"),
     [
         ("dola_layers", r"Use guidance=minitx.decoding.DoLa\(layers\)."),
-        ("assistant_model", "Assisted decoding is not available in minitx."),
+        ("assistant_model", "Use the strategy Speculative"),
         ("constraints", r"Required phrases belong to LexicalBeam\(force_words_ids=\[...\]\)."),
         ("max_time", r"Time limits belong to stop=Stop\(seconds=...\)."),
         ("output_attentions", r"generate returns none; call model\(input_ids, output_attentions=True\)."),

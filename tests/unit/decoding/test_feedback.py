@@ -18,12 +18,16 @@ from minitx.decoding import (
     Mirostat,
     MirostatV1,
     Sample,
+    Speculative,
     StochasticBeam,
     Temperature,
     TopK,
 )
 from minitx.decoding.processors.base import StatefulProcessor
 from minitx.decoding.search.base import Search
+from minitx.decoding.speculative.draft import Draft
+from minitx.decoding.speculative.early_exit import EarlyExit
+from minitx.decoding.speculative.lookup import PromptLookup
 from tests.unit.decoding import feedback as definitions
 from tests.unit.decoding.histories import history, logits_of
 from tests.unit.decoding.test_session import model_of, session_of
@@ -239,6 +243,15 @@ def test_tokens_that_are_removed_again_leave_no_trace(model: Any, strategy: Samp
             expected = one.process(one.logits)[row]
             assert torch.equal(left[row] == -torch.inf, expected == -torch.inf)
             torch.testing.assert_close(left[row], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+@pytest.mark.parametrize("draft", [PromptLookup(), EarlyExit(1)], ids=str)
+def test_speculation_draws_the_same_tokens(model: Any, strategy: Sample, draft: Draft) -> None:
+    """Sample-and-match: coins and states are those of single steps, whatever the blocks."""
+    prompts = [[5, 6, 7, 5, 6, 7], *PROMPTS[1:]]
+    speculative = Speculative(target=strategy, draft=draft, verify="match")
+    assert rows(model, prompts, speculative) == rows(model, prompts, strategy)
 
 
 @pytest.mark.parametrize("search", [BeamSample, StochasticBeam])

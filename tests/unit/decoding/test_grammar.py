@@ -20,6 +20,7 @@ from minitx.decoding.generate import generate, stream
 from minitx.decoding.grammar.masks import ENDED
 from minitx.decoding.grammar.nodes import EVERY, complement, intersection, union, utf8
 from minitx.decoding.grammar.values import TextGrammar
+from minitx.decoding.grammar.vocabulary import read_vocabulary
 from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.grammars import (
@@ -183,6 +184,30 @@ def test_a_token_is_allowed_if_tokens_can_complete_the_text(grammar: TextGrammar
                 waiting.append((grammar_tokens.advance(state, token), written + tokens[token - 3]))
             elif token == EOS:
                 assert grammar_tokens.advance(state, token) == ENDED
+
+
+@pytest.mark.parametrize("name", [*TOKENIZERS, "minitx/tiny-decoder", "minitx/tiny-seq2seq"])
+def test_the_bytes_of_tokens_are_those_that_decoding_adds(name: str) -> None:
+    tokenizer = TOKENIZERS.get(name) or minitx.load_tokenizer(name)
+    vocabulary = read_vocabulary(tokenizer, len(tokenizer) + 3)
+    assert vocabulary.pieces[-3:] == (None,) * 3
+    texts_of = [token for token, piece in enumerate(vocabulary.pieces) if piece]
+    before = next(token for token in texts_of if (tokenizer.id_to_token(token) or "").isalpha())
+    source, checked = random.Random(0), 0
+    for _ in range(300):
+        ids = source.choices(texts_of, k=source.randrange(1, 6))
+        if vocabulary.first_only & {ids[0]}:
+            continue
+        data = b"".join(vocabulary.pieces[token] or b"" for token in ids)
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            continue
+        dropped = text.removeprefix(" ") if vocabulary.strips else text
+        assert tokenizer.decode(ids) == dropped
+        checked += 1
+        assert tokenizer.decode([before, *ids]).endswith(text)
+    assert checked > 50
 
 
 def test_a_grammar_compiles_once_per_tokenizer() -> None:

@@ -371,11 +371,11 @@ SHORT = model_of({**GPT2, "n_positions": 8})
         (ClassifierFree(1.5, [[]]), r"negative_prompts\[0\]=\[\] must be at least one token"),
         (ClassifierFree(1.5, [[1] * 70]), None),
         (ContextAware(0.5, [[1], [2]]), "prompts_without_context=.* must be one for all prompts"),
-        (ContrastiveDecoding(WIDER), "amateur_model=.* with the vocabulary of 40 tokens, not of 41"),
+        (ContrastiveDecoding(WIDER), "amateur_model=.* must be a model that predicts 40 tokens, not 41"),
         (ContrastiveDecoding(model_of(T5)), "amateur_model=.* must be of task 'causal-lm', not 'seq2seq-lm'"),
-        (Ensemble([SECOND, WIDER]), r"models\[1\]=.* with the vocabulary of 40 tokens"),
-        (Experts(None, WIDER), "anti_expert=.* with the vocabulary"),
-        (ContrastiveDecoding(SHORT), "amateur_model=.* must be of at most 8 tokens with the output, not 13"),
+        (Ensemble([SECOND, WIDER]), r"models\[1\]=.* a model that predicts 40 tokens"),
+        (Experts(None, WIDER), "anti_expert=.* that predicts 40 tokens"),
+        (ContrastiveDecoding(SHORT), "amateur_model=.* must be a model with 13 positions .* not 8"),
     ],
 )
 def test_calls_that_are_refused(guidance: Any, message: str | None) -> None:
@@ -389,6 +389,16 @@ def test_calls_that_are_refused(guidance: Any, message: str | None) -> None:
         return
     with pytest.raises((ArgumentTypeError, ArgumentValueError), match=message):
         call()
+
+
+def test_negative_prompts_that_are_too_long() -> None:
+    """For a table of positions. Contrastive search runs one token more."""
+    options: dict[str, Any] = {"max_new_tokens": 3, "stop": NO_END}
+    for length, strategy in ((6, minitx.Greedy()), (5, minitx.ContrastiveSearch())):
+        fits, longer = (ClassifierFree(2.0, [[1] * count]) for count in (length, length + 1))
+        minitx.generate(SHORT, [[5]], strategy, guidance=fits, **options)
+        with pytest.raises(ArgumentValueError, match=f"negative_prompts=.* must be of at most {length} tok"):
+            minitx.generate(SHORT, [[5]], strategy, guidance=longer, **options)
 
 
 def test_inputs_embeds_are_refused() -> None:

@@ -166,6 +166,7 @@ _PAIRS = {
     **{(name, "phrase"): "contain all phrases" for name in ("literal chain", "amateur")},
     **{("gumbel", kind): "watermark=" for kind in ("search", "drawn search", "draw", "greedy", "guesses")},
     ("gumbel", "speculation"): "GumbelWatermark",
+    ("guidance", "guesses"): "None with trees",
     **{(name, "samples"): "num_samples=2" for name in ("gumbel", "guesses", "Greedy")},
     **{("stream", kind): "cannot be streamed" for kind in ("search", "drawn search")},
     **{("stop string", name): NO_STRINGS for name in ("groups of beams", "stochastic beams", "phrase")},

@@ -53,6 +53,7 @@ def random_text(grammar: TextGrammar, logits: torch.Tensor) -> str | None:
 def test_a_hundred_random_schemas(part: int) -> None:
     """What is drawn is valid, and what is valid is accepted."""
     source, logits = Schemas(part), torch.randn(len(TOKENIZER), len(TOKENIZER))
+    earlier: list[Any] = []
     ended = contradictions = 0
     for _ in range(100):
         schema = source.schema()
@@ -66,6 +67,10 @@ def test_a_hundred_random_schemas(part: int) -> None:
             for form in ({}, COMPACT):
                 written = json.dumps(value, ensure_ascii=False, **form)
                 assert accepts(automaton, written), (schema, written)
+        for other in earlier:  # values of other schemas: accepted only if they are valid
+            written = json.dumps(other, ensure_ascii=False)
+            assert not accepts(compiled(grammar, TOKENIZER).automaton, written) or is_valid(other, schema)
+        earlier = [*earlier[-6:], value]
         text = random_text(grammar, logits)
         if text is not None:
             ended += 1

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitx
-from minitx.decoding import Beam, Greedy, Sample
+from minitx.decoding import Beam, ClassifierFree, Greedy, Sample
 from minitx.habits import UnknownArgumentError
 from minitx.pipelines.generation.chats import continued_chat
 from minitx.pipelines.generation.options import GenerateOptions
@@ -65,6 +65,18 @@ def test_settings_of_the_checkpoint_and_of_the_user(tmp_path: Path) -> None:
     assert "BeamSample(temperature=0.3, top_k=50, num_beams=2)" in repr(
         pipeline("text-generation", folder, device="cpu")
     )
+
+
+def test_guidance_of_the_checkpoint(tmp_path: Path) -> None:
+    """It is obeyed, unless the user has a strategy."""
+    stated = {"do_sample": False, "guidance_scale": 3.0, "max_new_tokens": 8}
+    pipe = pipeline("text-generation", build(tmp_path / "guided", "gpt2", stated), device="cpu")
+    assert repr(pipe).endswith("guidance=ClassifierFree(scale=3.0, negative_prompts=None))")
+    guidance: dict[str, Any] = {"tokenizer": pipe.tokenizer, "max_new_tokens": 8}
+    result = minitx.generate(pipe.model, "The", Greedy(), guidance=ClassifierFree(3.0), **guidance)
+    assert pipe("The", return_full_text=False)[0]["generated_text"] == result.texts[0]
+    plan = pipe.task.plan(pipe.task.options(pipe.options, {"strategy": Greedy()}))
+    assert plan.guidance is None
 
 
 def test_options_of_a_call_replace_those_of_the_pipeline(pipe: Pipeline) -> None:
