@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from torch import Tensor
 import minitx
 from minitx.decoding import Greedy
 from minitx.decoding.arguments import resolve
+from minitx.decoding.output import collect
+from minitx.decoding.trees.loop import Path, walk_trees
+from minitx.decoding.trees.rules import Compare
 from minitx.decoding.trees.session import TreeSession
 from minitx.decoding.trees.token_tree import TokenTree
 from minitx.layers.cache import SlidingWindowCache
@@ -181,3 +185,50 @@ def test_positions_that_depend_on_the_length_are_refused() -> None:
     model = minitx.from_config(CONFIGS["longrope"], head="causal-lm", seed=0).eval()
     with pytest.raises(ArgumentValueError, match="longrope"):
         session_of(model)
+
+
+class RandomTrees:
+    """Proposes trees of any shape, of which some nodes are right and some rows have fewer nodes."""
+
+    nodes, keep_outputs, hidden_states = 9, False, False
+    laws: Tensor | None = None
+
+    def __init__(self, rows: list[list[int]], seed: int) -> None:
+        self.rows, self.random, self.lengths = rows, random.Random(seed), [0]
+
+    def propose(self, session: TreeSession) -> TokenTree:
+        tokens, parents = [], []
+        for row, history in zip(self.rows, session.history.rows(), strict=True):
+            done = int(session.context.generated[len(tokens)])
+            own, above, depth = [history[-1]], [-1], [0]
+            for node in range(1, self.nodes):
+                parent = self.random.randrange(-1, node) if self.random.random() < 0.9 else -1
+                place = done + (depth[parent] if parent >= 0 else 0)
+                right = place < len(row) and self.random.random() < 0.6
+                own.append(row[place] if right else self.random.randrange(40))
+                above.append(parent)
+                depth.append(depth[parent] + 1 if parent >= 0 else 0)
+            tokens.append(own)
+            parents.append(above)
+        return TokenTree(torch.tensor(tokens), torch.tensor(parents))
+
+    def observe(self, session: TreeSession, path: Path) -> None:
+        self.lengths += path.lengths.tolist()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "sliding", "t5", "bloom"])
+def test_trees_of_any_shape_give_the_tokens_of_greedy(kind: str) -> None:
+    model = model_of(kind)
+    _, request = resolve(
+        model, PROMPTS, Greedy(), {"max_new_tokens": 25, "stop": minitx.Stop(eos=(3, 4)), "num_samples": 1}
+    )
+    expected = minitx.generate(
+        model, PROMPTS, Greedy(), max_new_tokens=25, stop=minitx.Stop(eos=(3, 4))
+    ).sequences
+    for seed in range(3):
+        drafter = RandomTrees([row.tolist() for row in expected], seed)
+        session = TreeSession(model, request, nodes=drafter.nodes)
+        events = (event for step in walk_trees(session, drafter, Compare(request.sampler)) for event in step)
+        found = collect(events, request).sequences
+        assert [row.tolist() for row in found] == [row.tolist() for row in expected]
+        assert max(drafter.lengths) > 2
