@@ -49,9 +49,9 @@ from minitx.decoding.parallel.fill import mask_predict as mask_predict
 from minitx.decoding.parallel.mask_predict import MaskPredict as MaskPredict
 from minitx.decoding.parallel.remasking import Remasking as Remasking
 from minitx.decoding.parallel.result import FillResult as FillResult
+from minitx.decoding.parallel.schedule import FillStep as FillStep
 from minitx.decoding.parallel.schedule import FillStrategy as FillStrategy
-from minitx.decoding.parallel.schedule import RowStep as RowStep
-from minitx.decoding.parallel.schedule import Update as Update
+from minitx.decoding.parallel.schedule import FillUpdate as FillUpdate
 from minitx.decoding.processors.base import Processor as Processor
 from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor
 from minitx.decoding.processors.bias import BadWords as BadWords
@@ -120,7 +120,7 @@ from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.speculative.draft import Draft as Draft
 from minitx.decoding.speculative.draft_model import DraftModel as DraftModel
 from minitx.decoding.speculative.early_exit import EarlyExit as EarlyExit
-from minitx.decoding.speculative.lengths import Dynamic as Dynamic
+from minitx.decoding.speculative.lengths import DynamicLength as DynamicLength
 from minitx.decoding.speculative.lookup import PromptLookup as PromptLookup
 from minitx.decoding.speculative.speculative import Speculative as Speculative
 from minitx.decoding.speculative.suffix import SuffixDraft as SuffixDraft

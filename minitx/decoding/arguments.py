@@ -23,6 +23,7 @@ from minitx.decoding.processors.xtc import processor_keys
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
+from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.strategy import Strategy
 from minitx.decoding.text.healing import heal
@@ -55,7 +56,12 @@ def resolve(
         for name in ("grammar", "schema", "guidance"):
             if options.get(name) is not None:
                 raise ArgumentValueError("heal", True, f"left out with {name}=", "it begins after the prompt")
+        if getattr(call.strategy.watermark, "draws", False):
+            raise ArgumentValueError("heal", True, "left out with a keyed draw", "it begins after the prompt")
         request = heal(request)
+    guidance = None if request.guidance is None else request.guidance.guidance
+    if guidance is not None and guidance.greedy_only and type(call.strategy) is not Greedy:
+        raise ArgumentValueError("strategy", call.strategy, f"Greedy(...) with {type(guidance).__name__}")
     return call.strategy, call.strategy.adapt(request)
 
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from transformers.models.diffusion_gemma import generation_diffusion_gemma as reference
 
-from minitx.decoding import EntropyBound, RowStep
+from minitx.decoding import EntropyBound, FillStep
 
 VOCAB, SIZE, MASK = 20, 7, 19
 
 
-def row_step(logits: Tensor, tokens: Tensor, number: int, state: Any = None) -> RowStep:
+def row_step(logits: Tensor, tokens: Tensor, number: int, state: Any = None) -> FillStep:
     ids = torch.full((SIZE,), MASK)
     log_probs = logits.log_softmax(-1)
-    return RowStep(number, ids, ids == MASK, tokens, log_probs, MASK, state, lambda name: torch.rand(SIZE))
+    return FillStep(number, ids, ids == MASK, tokens, log_probs, MASK, state, lambda name: torch.rand(SIZE))
 
 
 @pytest.mark.parametrize("bound", [1e-9, 0.1, 1.0, 4.0, 100.0])

@@ -1,4 +1,4 @@
-"""Every sequence that a strategy can draw, with its probability: the exact answer for tiny vocabularies.
+"""Every sequence that `Sample` can draw, with its probability: the exact answer for tiny vocabularies.
 
 R rows, V vocabulary, N sequences.
 """
@@ -61,7 +61,7 @@ def exhaustive(
     max_sequences: int = 100_000,
     **options: Unpack[GenerationOptions],
 ) -> Enumeration:
-    """Returns every sequence that a strategy can draw, with its probability.
+    """Returns every sequence that `Sample` can draw, with its probability.
 
     Its first sequence is the exact solution that searches approximate; the whole is the law that samples
     follow. Filters reduce the number of sequences: with top_k=3 there are at most 3^max_new_tokens.
@@ -69,20 +69,23 @@ def exhaustive(
     Args:
         model: a causal language model, or an encoder-decoder, in eval mode.
         prompt: one prompt.
-        strategy: its processors apply; greedy or sampling, not a search.
+        strategy: a `Sample`, whose processors apply.
         max_sequences: the most sequences, finished ones and beginnings, that are enumerated.
         options: of `generate`: max_new_tokens, min_new_tokens, stop with tokens alone, tokenizer, grammar,
             decoder_prompts and prefill_chunk; the others have no effect here and are refused.
 
     Raises:
-        TypeError, ValueError: as `generate`; a search or a keyed draw; other stop conditions; more sequences.
+        TypeError, ValueError: as `generate`; another strategy than `Sample`, or one whose law changes with
+            each call; other stop conditions; more sequences.
     """
     check_names(exhaustive, options, _OPTIONS)
     most = check_size("max_sequences", max_sequences, 1)
     one: Any = prompt if isinstance(prompt, str) else [prompt]
     strategy, request = resolve(model, one, strategy, options)
-    if strategy.searches or getattr(strategy.watermark, "draws", False):
-        raise ArgumentValueError("strategy", strategy, "one of processors alone, no search or keyed draw")
+    drawn = getattr(strategy.watermark, "draws", False) or request.keys is not None
+    if type(strategy) is not Sample or drawn or request.guidance is not None:
+        expected = "a Sample(...) of processors alone, no coin, keyed draw or guidance"
+        raise ArgumentValueError("strategy", strategy, expected, "Greedy() has one sequence, generate's")
     if len(request.prompts) != 1:
         raise ArgumentValueError("prompt", prompt, "one prompt")
     if request.stop.needs_rows or request.stop.deadline is not None:

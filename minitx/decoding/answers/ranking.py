@@ -143,6 +143,7 @@ def rerank(
     """
     check_type("result", result, Result, "a Result of generate")
     number = len(result) if num_samples is None else check_size("num_samples", num_samples, 1)
+    n = None if n is None else check_size("n", n, 1, "candidates per prompt")
     if number == 0 or len(result) % number:
         raise ArgumentValueError("num_samples", num_samples, f"a divisor of the {len(result)} rows")
     scores = _scores(result, scorer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -103,7 +103,12 @@ class Guidance:
 
     An option of `generate`, `stream` and `explain`: generate(..., guidance=ClassifierFree(1.5)). Guidances
     are values that compare equal if their fields do.
+
+    Attributes:
+        greedy_only: the guided scores have an order, but are no logits to draw from.
     """
+
+    greedy_only: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         freeze(self)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class FSD(Guidance):
     c times gets the part `smoothing` of what is left, times c / (times the context occurred); the shortest
     context, the empty one, gets the rest. This is the authors' implementation, without stop words.
 
-    The scores are no log-probabilities: the method is one for `Greedy`.
+    The scores are no log-probabilities, so that only `Greedy` takes them.
 
     Args:
         alpha: in [0, 1]; 0.0 chooses the most probable token.
@@ -42,6 +43,8 @@ class FSD(Guidance):
     n: int = 2
     k: int = 3
     smoothing: float = 0.9
+
+    greedy_only: ClassVar[bool] = True
 
     def combine(self, logits: Tensor, others: Sequence[Tensor], context: Context) -> Tensor:
         """See `Guidance.combine`."""

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.parallel.schedule import FillStrategy, Random, RowStep, Update
+from minitx.decoding.parallel.schedule import FillStep, FillStrategy, FillUpdate, Random
 from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, check_size, set_frozen
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import Strategy
@@ -85,15 +85,17 @@ class EntropyBound(FillStrategy):
         """Returns the most steps that a row with `size` open positions takes."""
         return self.steps
 
-    def step(self, row: RowStep) -> Update:
+    def step(self, row: FillStep) -> FillUpdate:
         """Accepts some positions; the state has the most probable tokens of the last steps, newest last."""
         best = row.log_probs.argmax(dim=-1)
         history = (*(row.state or ()), best)[-self.stable_steps - 1 :]
         stable = len(history) > self.stable_steps and all(bool((old == best).all()) for old in history)
         if (stable and float(row.entropy.mean()) < self.confident_below) or row.number == self.steps:
-            return Update(best, done=True)
+            return FillUpdate(best, done=True)
         entropy, order = row.entropy.sort(stable=True)
         accepted = torch.empty_like(row.masked)
         accepted[order] = entropy.cumsum(0) - entropy <= self.bound
         size, masks = row.log_probs.shape[1], torch.full_like(row.ids, row.mask_token_id)
-        return Update(torch.where(accepted, row.tokens, self.start(masks, size, row.random)), state=history)
+        return FillUpdate(
+            torch.where(accepted, row.tokens, self.start(masks, size, row.random)), state=history
+        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from minitx.decoding.parallel.draw import Proposer, contexts
 from minitx.decoding.parallel.mask_predict import MaskPredict
 from minitx.decoding.parallel.result import FillResult, fill_order
-from minitx.decoding.parallel.schedule import FillStrategy, RowStep
+from minitx.decoding.parallel.schedule import FillStep, FillStrategy
 from minitx.decoding.parameters import check_id, check_size
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, pad_right, read_prompts
 from minitx.decoding.samplers.base import Seed
@@ -204,7 +204,7 @@ class _Run:
         log_probs = table.new_zeros(len(ids), table.shape[1])
         log_probs[proposed] = table
         masked, random = ids == self.mask, self._random(row, number)
-        view = RowStep(number, ids, masked, tokens, log_probs, self.mask, row.state, random)
+        view = FillStep(number, ids, masked, tokens, log_probs, self.mask, row.state, random)
         update = self.strategy.step(view)
         row.ids[row.places], row.state = update.ids, update.state
         row.canvases.append(row.ids.tolist())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minitx.decoding.parallel.schedule import FillStrategy, RowStep, Update, best_of
+from minitx.decoding.parallel.schedule import FillStep, FillStrategy, FillUpdate, best_of
 from minitx.decoding.parameters import check_size, set_frozen
 
 
@@ -36,10 +36,10 @@ class MaskPredict(FillStrategy):
         """Returns the most steps that a row with `size` open positions takes."""
         return self.steps
 
-    def step(self, row: RowStep) -> Update:
+    def step(self, row: FillStep) -> FillUpdate:
         """Fills the masks, then masks the least probable tokens; the state has the probabilities."""
         before = row.confidence if row.state is None else row.state
         confidence = torch.where(row.masked, row.confidence, before)
         count = len(row.ids) * (self.steps - row.number) // self.steps
         again = best_of(-confidence, torch.ones_like(row.masked), count)
-        return Update(row.filled(row.masked).masked_fill(again, row.mask_token_id), state=confidence)
+        return FillUpdate(row.filled(row.masked).masked_fill(again, row.mask_token_id), state=confidence)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.parallel.schedule import FillStrategy, RowStep, Update, best_of
+from minitx.decoding.parallel.schedule import FillStep, FillStrategy, FillUpdate, best_of
 from minitx.decoding.parameters import check_size, set_frozen
 from minitx.validation import ArgumentValueError, Interval, check_choice, check_number
 
@@ -72,7 +72,7 @@ class Remasking(FillStrategy):
         blocks = [min(length, size - start) for start in range(0, size, length)]
         return sum(min(block, self.steps or block) for block in blocks)
 
-    def step(self, row: RowStep) -> Update:
+    def step(self, row: FillStep) -> FillUpdate:
         """Fills some positions of the first block that has masks."""
         size = len(row.ids)
         length = self.block_length or size
@@ -84,9 +84,9 @@ class Remasking(FillStrategy):
         chosen = best_of(scores, left, count)
         if self.threshold is not None:
             chosen |= left & (scores >= self.threshold)
-        return Update(row.filled(chosen))
+        return FillUpdate(row.filled(chosen))
 
-    def _scores(self, row: RowStep) -> Tensor:
+    def _scores(self, row: FillStep) -> Tensor:
         if self.rule == "confidence":
             return row.confidence
         if self.rule == "margin":

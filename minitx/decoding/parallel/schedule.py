@@ -1,8 +1,8 @@
 """Schedules: which masked positions of a row are filled at which step.
 
 A schedule is a frozen dataclass with two methods. `most_steps` bounds the number of steps for a row; `step`
-gets a `RowStep`, the row's masked positions with the tokens and distributions that the model proposes for
-them, and returns an `Update`, the tokens with which the next step begins. It sees one row at a time and
+gets a `FillStep`, the row's masked positions with the tokens and distributions that the model proposes for
+them, and returns an `FillUpdate`, the tokens with which the next step begins. It sees one row at a time and
 holds no state, so that a row does not depend on its batch. `mask_predict.py`, `remasking.py` and
 `entropy_bound.py` have one each.
 
@@ -28,7 +28,7 @@ Random = Callable[[str], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class RowStep:
+class FillStep:
     """One row at one step. All tensors describe its M open positions, from left to right.
 
     Attributes:
@@ -39,7 +39,7 @@ class RowStep:
             keep theirs, unless the schedule `revises`.
         log_probs: (M, V) float32, by which confidence is measured; of positions without a proposal undefined.
         mask_token_id: of the mask token.
-        state: the state in the row's last `Update`; None at the first step.
+        state: the state in the row's last `FillUpdate`; None at the first step.
         random: (name) -> (M,) float64 uniform in [0, 1), different for each name and step.
     """
 
@@ -73,7 +73,7 @@ class RowStep:
         return torch.where(chosen, self.tokens, self.ids)
 
 
-class Update(NamedTuple):
+class FillUpdate(NamedTuple):
     """The result of a step for one row.
 
     Attributes:
@@ -114,7 +114,7 @@ class FillStrategy(ABC):
 
     @property
     def is_random(self) -> bool:
-        """Whether the schedule itself calls `RowStep.random`, so that it needs a seed."""
+        """Whether the schedule itself calls `FillStep.random`, so that it needs a seed."""
         return False
 
     def start(self, ids: Tensor, vocab_size: int, random: Random) -> Tensor:
@@ -123,7 +123,7 @@ class FillStrategy(ABC):
         Args:
             ids: (M,) long, all the mask token.
             vocab_size: V.
-            random: as `RowStep.random`.
+            random: as `FillStep.random`.
         """
         return ids
 
@@ -136,7 +136,7 @@ class FillStrategy(ABC):
         """Returns the most steps that a row with `size` open positions takes."""
 
     @abstractmethod
-    def step(self, row: RowStep) -> Update:
+    def step(self, row: FillStep) -> FillUpdate:
         """Returns a row's tokens after a step."""
 
 

@@ -104,7 +104,7 @@ class DRY(LogitsProcessor):
         ends = torch.isin(newest, breakers).cumsum(dim=1) == 0  # may be the end of a repetition
         alive = torch.ones_like(newest[:, 1:], dtype=torch.bool)
         lengths = torch.zeros_like(newest[:, 1:])
-        growth = math.log(_LARGEST_POWER) / max(math.log(self.base), 1e-300)
+        growth = math.log(_LARGEST_POWER) / math.log(self.base) if self.base > 1 else 0
         for step in range(int(min(newest.shape[1] - 1, self.allowed_length + growth + 1))):
             alive = alive[:, : newest.shape[1] - 1 - step]
             alive = alive & (newest[:, 1 + step :] == newest[:, step, None]) & ends[:, step, None]

@@ -110,10 +110,6 @@ class Draft:
         """
         return None
 
-    def batch_invariant(self) -> bool:
-        """Whether finished rows can leave the batch."""
-        return True
-
 
 class HistoryDrafter:
     """A drafter that computes each row's tokens from its history, and draws nothing.

@@ -70,6 +70,10 @@ class DraftModel(Draft):
         if len(_stateless(chain)) < len(chain):
             expected = "one whose processors have no state"
             raise ArgumentValueError("strategy", strategy, expected, "a draft cannot roll states back")
+        drawing = any(getattr(p, "draws", False) for p in (strategy.watermark, *chain.processors))
+        if drawing or not chain.batch_invariant:
+            expected = "one without values per row, and whose processors draw nothing"
+            raise ArgumentValueError("strategy", strategy, expected, "rows leave the batch when they end")
 
     def __repr__(self) -> str:
         """The kind of the model and the strategy."""

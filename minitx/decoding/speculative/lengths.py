@@ -13,7 +13,7 @@ from minitx.validation import Interval, check_number
 
 
 @dataclass(frozen=True)
-class Dynamic:
+class DynamicLength:
     """A number of drafted tokens that each row adapts, and that ends where the draft is not confident.
 
     Both rules are those of transformers: after a block of which all tokens were accepted, 2 more are drafted,
@@ -42,7 +42,7 @@ class Lengths:
 
     Attributes:
         most: the largest number.
-        confidence: as in `Dynamic`; 0 for a fixed number.
+        confidence: as in `DynamicLength`; 0 for a fixed number.
         counts: row -> its number, where it is not the first one.
     """
 

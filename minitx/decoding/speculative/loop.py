@@ -43,7 +43,7 @@ class SpeculativeLoop:
         self.randomness = Randomness.of(request.sampler)
         self.states = RowState.all_of(request)
         self.rows = list(range(len(self.states)))  # those that are in the batch
-        self.may_leave = request.chain.batch_invariant and draft.batch_invariant() and self.randomness.per_row
+        self.may_leave = request.chain.batch_invariant and self.randomness.per_row
         self.drafter: Drafter
         self.last: Tensor  # (R,), the token of each row that is not in the session
 

@@ -16,7 +16,7 @@ from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.speculative.draft import Draft
-from minitx.decoding.speculative.lengths import Dynamic, Lengths
+from minitx.decoding.speculative.lengths import DynamicLength, Lengths
 from minitx.decoding.speculative.loop import SpeculativeLoop
 from minitx.decoding.speculative.verification import (
     Ensemble,
@@ -59,7 +59,7 @@ class Speculative(Strategy):
 
     Attributes:
         draft: proposes the tokens, such as `DraftModel(model)` or `PromptLookup()`.
-        tokens: the number of tokens to draft; "dynamic" or `Dynamic(...)`: one that follows the acceptance.
+        tokens: the number of tokens to draft; "dynamic" or `DynamicLength(...)`: one that follows the acceptance.
         target: `Greedy(...)` or `Sample(...)`, how the model chooses.
         verify: exact are "rejection", which accepts a drafted token with probability min(1, p / q), p of the
             model and q of the draft; "match", which draws from the model and accepts a drafted token if it is
@@ -72,7 +72,7 @@ class Speculative(Strategy):
     """
 
     draft: Draft
-    tokens: int | Dynamic | Literal["dynamic"] = 5
+    tokens: int | DynamicLength | Literal["dynamic"] = 5
     target: Strategy = Greedy()  # noqa: RUF009 - frozen
     verify: Verify = "rejection"
     weight: float | None = None
@@ -136,7 +136,7 @@ class Speculative(Strategy):
     def _lengths(self) -> Lengths:
         if isinstance(self.tokens, int):
             return Lengths(self.tokens, self.tokens)
-        dynamic = self.tokens if isinstance(self.tokens, Dynamic) else Dynamic()
+        dynamic = self.tokens if isinstance(self.tokens, DynamicLength) else DynamicLength()
         return Lengths(dynamic.first, dynamic.most, dynamic.confidence, adapts=True)
 
     def _verification(self) -> Verification:
@@ -163,7 +163,7 @@ class Speculative(Strategy):
         if getattr(self.target.watermark, "draws", False):
             hint = "drafts are accepted by draws of their own"
             raise ArgumentValueError("target", self.target, "without a GumbelWatermark", hint)
-        if not isinstance(self.tokens, Dynamic) and self.tokens != "dynamic":
+        if not isinstance(self.tokens, DynamicLength) and self.tokens != "dynamic":
             hint = 'the number of tokens to draft, or "dynamic"'
             set_frozen(self, tokens=check_integer("tokens", self.tokens, 1, _MOST_TOKENS, hint))
         check_choice("verify", self.verify, get_args(Verify))

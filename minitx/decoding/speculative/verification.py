@@ -213,7 +213,8 @@ class Lenient:
 def _uniform(block: Block, index: int) -> Tensor:
     """Returns the numbers (R,) that decide about a drafted token; 0 where nothing is random."""
     counter = block.counter + index
-    return block.randomness.uniform(counter) if block.randomness.draws else torch.zeros(len(counter))
+    drawn = block.randomness.draws
+    return block.randomness.uniform(counter) if drawn else torch.zeros_like(counter, dtype=torch.float64)
 
 
 def _draw(block: Block, distribution: Tensor, broken: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class TreeDraft(Draft):
         check_choice("verify", strategy.verify, ("rejection", "match", "typical"), "the draft makes trees")
         if strategy.tokens != (default := type(strategy).tokens):
             hint = f"{type(self).__name__} has the sizes of its trees"
-            raise ArgumentValueError("tokens", strategy.tokens, f"left at {default}", hint)
+            raise ArgumentValueError("tokens", strategy.tokens, f"left out, at {default}", hint)
         request, drafter = session.request, self.drafter(session.request)
         randomness = Randomness.of(request.sampler)
         rule: Rule = Compare(request.sampler)

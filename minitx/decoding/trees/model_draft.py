@@ -112,6 +112,16 @@ class ModelDrafter:
         self._started = False
         self.laws: Tensor | None = None
 
+    def _processed(self, logits: Tensor, context: Context) -> Tensor:
+        """Applies the chain to the logits of each node, (R, N, V) -> (R N, V), in calls of R rows.
+
+        `context` has the history of each node, (R N) rows: processors know rows by their places.
+        """
+        rows, size = logits.shape[:2]
+        places = torch.arange(rows * size, device=logits.device).view(rows, size)
+        parts = [self._chain(logits[:, n], context.select(places[:, n])) for n in range(size)]
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
     def propose(self, session: TreeSession) -> TokenTree:
         """Draws the children of each level, and runs them."""
         if not self._started:
@@ -126,8 +136,7 @@ class ModelDrafter:
         for branch in self._branching:
             end = first + size
             self._session.run(TokenTree(tokens[:, :end], parents[:, :end]), first)
-            logits = self._session.node_logits[:, first:].flatten(0, 1)
-            processed = self._chain(logits, context)
+            processed = self._processed(self._session.node_logits[:, first:], context)
             numbers = torch.arange(first, end, device=counter.device)
             children, there = self._children(processed, counter[:, None] + numbers, branch)
             new = slice(end, end + size * branch)

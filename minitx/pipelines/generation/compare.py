@@ -101,6 +101,10 @@ def compare(
         raise ArgumentTypeError("prompt", prompt, "one text, or the ids of one prompt")
     if not strategies:
         raise ArgumentValueError("strategies", strategies, "at least one strategy")
+    if options.get("heal"):
+        raise ArgumentValueError(
+            "heal", True, "left out", "the prompt and the new tokens are scored together"
+        )
     if options.get("num_samples", 1) != 1:
         raise ArgumentValueError("num_samples", options["num_samples"], "1", "a strategy has one text")
     for index, strategy in enumerate(strategies):

@@ -16,15 +16,15 @@ from minitx.decoding import (
     ArithmeticSample,
     Beam,
     EntropyBound,
+    FillStep,
     FillStrategy,
+    FillUpdate,
     Greedy,
     GumbelWatermark,
     MaskPredict,
     Remasking,
-    RowStep,
     Sample,
     Unigram,
-    Update,
     fill,
     mask_predict,
 )
@@ -233,17 +233,17 @@ def test_custom_schedules() -> None:
         def most_steps(self, size: int) -> int:
             return size
 
-        def step(self, row: RowStep) -> Update:
+        def step(self, row: FillStep) -> FillUpdate:
             chosen = torch.zeros_like(row.masked)
             chosen[row.masked.nonzero()[-1]] = True
-            return Update(row.filled(chosen))
+            return FillUpdate(row.filled(chosen))
 
     assert filled([PROMPTS[1]], RightToLeft()).order[0].tolist() == [0, 7, 6, 5, 4, 3, 2, 1, 0]
 
     @dataclass(frozen=True, kw_only=True)
     class Never(RightToLeft):
-        def step(self, row: RowStep) -> Update:
-            return Update(row.ids)
+        def step(self, row: FillStep) -> FillUpdate:
+            return FillUpdate(row.ids)
 
     with pytest.raises(ValueError, match="Never did not fill row 1 in the 1 steps"):
         filled([PROMPTS[1], [M, 5]], Never())

@@ -17,7 +17,7 @@ from minitx.decoding import (
     Chain,
     Context,
     DraftModel,
-    Dynamic,
+    DynamicLength,
     EarlyExit,
     Greedy,
     PromptLookup,
@@ -93,7 +93,7 @@ def test_greedy_tokens_are_those_of_greedy_decoding(kind: str) -> None:
         for count in (1, 2, 3, 5, 8) if name == "small" else (4,):
             strategy = Speculative(draft=draft, tokens=count)
             assert tokens(generated(kind, strategy)) == expected, (name, count)
-    for rule in ("dynamic", Dynamic(first=1, most=6, confidence=0.2)):
+    for rule in ("dynamic", DynamicLength(first=1, most=6, confidence=0.2)):
         strategy = Speculative(draft=drafts(kind)["small"], tokens=rule)  # type: ignore[arg-type]
         assert tokens(generated(kind, strategy)) == expected
 
@@ -380,8 +380,8 @@ def test_wrong_lookups(values: dict[str, Any], message: str) -> None:
         (lambda: SuffixDraft([[1, -1]]), "past.*=-1 must be at least 0"),
         (lambda: SuffixDraft(max_match=0), "max_match=0 must be at least 1"),
         (lambda: SuffixDraft(min_frequency=2), "min_frequency=2 must be"),
-        (lambda: Dynamic(first=0), "first=0 must be at least 1"),
-        (lambda: Dynamic(confidence=1.5), "confidence=1.5 must be"),
+        (lambda: DynamicLength(first=0), "first=0 must be at least 1"),
+        (lambda: DynamicLength(confidence=1.5), "confidence=1.5 must be"),
         (lambda: DraftModel(few(1), tokenizer="gpt2"), "tokenizer='gpt2' must be a Tokenizer"),
     ],
 )
@@ -503,7 +503,9 @@ def test_lengths_follow_the_acceptance() -> None:
 
 def test_drafts_end_with_a_token_that_is_not_probable() -> None:
     """Counts of the proposals, by the draft's own probabilities."""
-    strategy = Speculative(draft=drafts("gpt2")["small"], tokens=Dynamic(first=6, most=6, confidence=0.06))
+    strategy = Speculative(
+        draft=drafts("gpt2")["small"], tokens=DynamicLength(first=6, most=6, confidence=0.06)
+    )
     proposals: list[Any] = []
     original = ModelDrafter.propose
 
