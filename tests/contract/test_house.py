@@ -88,7 +88,7 @@ def test_a_folder_can_be_taken_in() -> None:
 ROOMS = {
     "decoding": 2_493,
     "decoding/__init__.py": 150,  # a line for each public name
-    "decoding/guidance": 640,
+    "decoding/guidance": 620,
     "decoding/processors": 1_250,
     "decoding/samplers": 340,
     "cli": 1_155,
