@@ -106,7 +106,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     outputs, inputs = weight.shape
     rows = x.numel() // inputs
     parts: int | None = None
-    if rows <= VERY_FEW_ROWS or (rows <= FEW_ROWS and not onednn_is_faster()):
+    # A part of W x^T with several columns is slow where it sums over more numbers than there are outputs.
+    quick = rows <= VERY_FEW_ROWS and (rows == 1 or outputs >= inputs)
+    if quick or (rows <= FEW_ROWS and not onednn_is_faster()):
         parts = divisor(outputs, min(max(2, torch.get_num_threads()), 32), min(weight.numel() // PART, 32))
     if parts:
         return _in_parts(x, weight, bias, parts)

@@ -81,6 +81,11 @@ def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyP
     few, many = ("oneDNN", "oneDNN") if onednn else ("parts", "MKL")
     assert calls == [("parts", 1), ("parts", 4), (few, 5), (few, 64), (many, 65)]
     calls.clear()
+    linear(
+        torch.randn(4, 512), weight.t().contiguous(), None
+    )  # sums over more numbers than there are outputs
+    assert calls == [("oneDNN" if onednn else "parts", 4)]
+    calls.clear()
     with torch.enable_grad():
         linear(torch.randn(3, 256), weight.clone().requires_grad_(), None)
     assert calls == [("oneDNN" if onednn else "MKL", 3)]
