@@ -94,7 +94,6 @@ ROOMS = {
     "decoding/guidance": 640,
     "decoding/parallel": 520,
     "decoding/presets": 50,
-    "decoding/guidance": 620,
     "decoding/processors": 1_250,
     "decoding/rows": 90,
     "decoding/samplers": 340,

@@ -59,7 +59,7 @@ class Speculative(Strategy):
 
     Attributes:
         draft: proposes the tokens, such as `DraftModel(model)` or `PromptLookup()`.
-        tokens: the number of tokens to draft; "dynamic" or `DynamicLength(...)`: one that follows the acceptance.
+        tokens: the number of tokens to draft; "dynamic" or `DynamicLength(...)` follows the acceptance.
         target: `Greedy(...)` or `Sample(...)`, how the model chooses.
         verify: exact are "rejection", which accepts a drafted token with probability min(1, p / q), p of the
             model and q of the draft; "match", which draws from the model and accepts a drafted token if it is

@@ -143,7 +143,7 @@ class ModelDrafter:
             tokens[:, new] = children.view(rows, -1)
             parents[:, new] = parents[:, new].masked_fill(~there.view(rows, -1), -1)
             laws.append(processed.view(rows, size, -1))
-            index = torch.arange(len(logits), device=counter.device).repeat_interleave(branch)
+            index = torch.arange(len(processed), device=counter.device).repeat_interleave(branch)
             context = extended(context.select(index), children.flatten())
             first, size = end, size * branch
         tree = TokenTree(tokens, parents)

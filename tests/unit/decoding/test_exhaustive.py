@@ -114,7 +114,7 @@ def test_texts_and_a_grammar() -> None:
     found = exhaustive(
         model,
         "the",
-        Greedy(),
+        Sample(),
         max_new_tokens=4,
         tokenizer=tokenizer,
         grammar=Regex("a(b|cd)?"),

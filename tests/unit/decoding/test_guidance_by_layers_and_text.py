@@ -152,7 +152,7 @@ def test_a_function_can_ban_candidates_and_return_tensors() -> None:
 
 @pytest.mark.parametrize(
     "guidance",
-    [DoLa("high"), FSD(), ScoreFunction(even, 5, 2.0)],
+    [DoLa("high"), ScoreFunction(even, 5, 2.0)],
     ids=lambda guidance: type(guidance).__name__,
 )
 def test_batches_and_samples(guidance: Any) -> None:
@@ -161,6 +161,17 @@ def test_batches_and_samples(guidance: Any) -> None:
     together = [row.tolist() for row in result.sequences]
     batches = generate_batches(DEEP, PROMPTS, minitx.Sample(), seed=3, batch_size=1, **options)
     assert [row.tolist() for batch in batches for row in batch.sequences] == together
+
+
+def test_scores_that_are_no_logits_are_for_greedy_alone() -> None:
+    options: dict[str, Any] = {"max_new_tokens": 6, "stop": NO_END, "guidance": FSD()}
+    together = [row.tolist() for row in minitx.generate(DEEP, PROMPTS, minitx.Greedy(), **options).sequences]
+    for prompt, row in zip(PROMPTS, together, strict=True):
+        single = minitx.generate(DEEP, [prompt], minitx.Greedy(), **options)
+        assert single.sequences[0].tolist() == row
+    for strategy in (minitx.Sample(), minitx.Beam(num_beams=2)):
+        with pytest.raises(ValueError, match=r"must be Greedy\(...\) with FSD"):
+            minitx.generate(DEEP, PROMPTS, strategy, **options)
 
 
 def returns(value: Any) -> Any:

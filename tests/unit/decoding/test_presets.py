@@ -40,7 +40,7 @@ SUMMARY = {
     "aphrodite": "dry bias rep freq pres ngram bad suppress T k p min typical",
     "ctranslate2": "rep ngram suppress bad bias freq pres dry k T p min typical",
     "tgi": "bias rep freq pres dry ngram bad suppress T k p typical min",
-    "text-generation-webui": "bias rep freq pres dry ngram bad suppress T k p typical min",
+    "text-generation-webui": "bias rep freq pres dry bad suppress T k p typical min ngram",
 }
 SHORT = {
     "LogitBias": "bias",
