@@ -121,7 +121,7 @@ class _Call:
         self.model, self.options, self.tokenizer = model, options, options.get("tokenizer")
         check_tokenizer(self.tokenizer)
         stop, generator = options.get("stop"), options.get("generator")
-        check_type("stop", stop, Stop | None, "a Stop", "e.g. Stop(strings=...) or Stop(tokens=...)")
+        check_type("stop", stop, Stop | None, "a Stop", "e.g. Stop(strings=...) or Stop(regex=...)")
         hint = "seed= takes an integer"
         check_type("generator", generator, torch.Generator | None, "a torch.Generator", hint)
         self.settings = self._checkpoint_settings(strategy) if isinstance(strategy, str) else None

@@ -56,9 +56,9 @@ class GenerationOptions(GrammarOptions, total=False):
         e.g. embeddings of an image; the ids at those positions are placeholders. With LongRoPE, such a row
         must not grow beyond the original context length.
     grammar: the texts of which each row must be one, `Choices(["yes", "no"])`, `Regex("[0-9]{4}")` or another
-        grammar of `minitx.decoding`. Tokens that lead to no such text are forbidden before anything else is
-        applied, and end tokens until the text is complete. A row that reaches max_new_tokens is a beginning
-        of one. Needs a tokenizer and an end token.
+        grammar of `minitx.decoding`. Before other processors act, tokens that lead to no such text are
+        forbidden, and end tokens until the text is complete. A row that reaches max_new_tokens is a
+        beginning of one. Needs a tokenizer and an end token.
     schema: short for `grammar=JsonSchema(schema)`: a JSON schema as a dict or text, or a model of pydantic.
     guidance: other distributions that change the model's at every step, before the processors: of other
         prompts (`ClassifierFree`, `ContextAware`), models (`ContrastiveDecoding`, `Experts`, `Ensemble`) or

@@ -14,7 +14,7 @@ distribution, "llama.cpp" filters first. For a custom order pass a literal chain
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from inspect import get_annotations
 from typing import Any, ClassVar, Self
 
@@ -166,6 +166,9 @@ class Strategy:
             if name not in known:
                 hint = argument_hint("strategy", name, known)
                 raise TypeError(f"{kind} has no field {name!r}.{hint and ' '}{hint}")
+        for field in fields(cls):
+            if field.default is MISSING and field.name not in options:
+                raise TypeError(f"{kind} needs its field {field.name!r}, as in {kind}({field.name}=...).")
         return super().__new__(cls)
 
     def __init_subclass__(cls, example: str = "", **options: Any) -> None:

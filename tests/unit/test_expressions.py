@@ -57,6 +57,7 @@ def test_a_strategy(text: str, expected: decoding.Strategy) -> None:
         ("[x for x in ()]", "is not a number"),
         ("Sample(**{'top_p': 0.9})", "is not a number"),
         ("{**{1: 2}}", "is not a number"),
+        ("Sample(top_k=3, top_k=4)", "not of the form"),
         ("1 + 1", "is not a number"),
         ("-True", "is not a number"),
         ("b''", "is not a number"),
@@ -74,6 +75,13 @@ def test_everything_else_is_refused(text: str, message: str) -> None:
 def test_a_wrong_field_is_named() -> None:
     with pytest.raises(TypeError, match=r"Sample has no field 'topp'.*top_p"):
         strategy_from_text("Sample(topp=1)")
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(TypeError, match="Speculative needs its field 'draft'"):
+        strategy_from_text("Speculative()")
+    with pytest.raises(TypeError, match=r'minitx.load\("gpt2"\) loads it'):
+        strategy_from_text("Speculative(draft=DraftModel('gpt2'))")
 
 
 def test_what_can_be_called_is_public() -> None:

@@ -35,7 +35,8 @@ def compare(source: Source, prompt: str, strategies: tuple[str, ...], json: bool
     set_languages(tokenizer, values)
     model = model_of(source, folder, head_of(source, folder))
     length, seed = values["max_new_tokens"], values["seed"] or 0
-    options: dict[str, Any] = {"tokenizer": tokenizer, "max_new_tokens": length or DEFAULT_LENGTH}
+    length = DEFAULT_LENGTH if length is None else length
+    options: dict[str, Any] = {"tokenizer": tokenizer, "max_new_tokens": length}
     with progress_bar(len(chosen), "comparing", "strategy", quiet=source.quiet) as progress:
         result = comparison_of(model, prompt, chosen, seed=seed, progress=progress, **options)
     emit(json, result.to_json(), str(result))

@@ -51,12 +51,15 @@ def find_answer(text: str, extract: Extract) -> Answer | None:
     """
     if callable(extract):
         value = extract(text)
+        if not isinstance(value, Hashable):
+            raise ArgumentTypeError("extract", value, "a function that returns a hashable answer, or None")
         start = text.rfind(str(value))
         return None if value is None else Answer(value, start, start + len(str(value)) if start >= 0 else -1)
-    matches = list(re.finditer(_NUMBER if extract is None else extract, text))
+    pattern = re.compile(_NUMBER if extract is None else extract)
+    group = 1 if pattern.groups else 0
+    matches = [match for match in pattern.finditer(text) if match.group(group) is not None]
     if not matches:
         return None
-    group = 1 if matches[-1].re.groups else 0
     value, (start, end) = matches[-1].group(group), matches[-1].span(group)
     if extract is None:
         value = value.replace(",", "")

@@ -176,6 +176,8 @@ def _scores(result: Result, scorer: Scorer | Sequence[float] | Tensor) -> Tensor
         number = to_plain(value)
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ArgumentTypeError(f"scorer: score of row {row}", number, "a number")
+        if isinstance(number, int) and abs(number) > 2**1023:
+            raise ArgumentValueError(f"scorer: score of row {row}", number, "a number that a float can hold")
         if math.isnan(number):
             raise ArgumentValueError(f"scorer: score of row {row}", number, "a number, not NaN")
         numbers.append(float(number))

@@ -51,7 +51,8 @@ class Vote:
             f"{weight / total:6.1%}  {_samples(rows)}  {answer!r:.60}"
             for answer, weight, rows in zip(self.answers, self.weights, self.rows, strict=True)
         ]
-        missing = [f"        {_samples(self.unanswered)}  without an answer"] if self.unanswered else []
+        hint = "" if self.answers else ": pass extract=, a regular expression or a function"
+        missing = [f"        {_samples(self.unanswered)}  without an answer{hint}"] if self.unanswered else []
         return "\n".join([*lines, *missing])
 
 

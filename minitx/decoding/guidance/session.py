@@ -68,6 +68,15 @@ class GuidedSession(DecodingSession):
             self._guide(1)
             self._chain_input = self.logits
 
+    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None) -> None:
+        """See `DecodingSession.raise_for_empty_rows`."""
+        try:
+            super().raise_for_empty_rows(rows, index)
+        except ValueError as error:
+            name = type(self.guidance).__name__
+            error.add_note(f"{name} changed the model's logits before, and may have left few tokens.")
+            raise
+
     def _follow(self, tokens: Tensor) -> None:
         for companion in self.companions:
             companion.step(tokens.to(companion.device), drafted=True)

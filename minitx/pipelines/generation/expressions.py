@@ -74,6 +74,7 @@ def evaluate(text: str, constructors: Mapping[str, Callable[..., Any]]) -> Any:
     """
     try:
         tree = ast.parse(text.strip()[: LONGEST + 1], mode="eval")
+        compile(tree, "text", "eval")  # refuses what the parser does not, such as a repeated keyword
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"{text!r:.60} is not of the form NAME(FIELD=VALUE, ...)") from None
     if len(text) > LONGEST:
