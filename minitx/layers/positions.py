@@ -62,7 +62,8 @@ class RelativePositionBias(Embedding):
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Returns the bias to add to the scaled scores: positions (T,), (S,) -> (1, H, T, S)."""
-        return self.of_distances((keys[None, :] - queries[:, None])[None])
+        scores: Tensor = self(self.bucket(keys[None, :] - queries[:, None]))  # (T, S, H)
+        return scores.permute(2, 0, 1)[None]
 
     def of_distances(self, distance: Tensor) -> Tensor:
         """Returns the bias of each key minus query position: (B, T, S) -> (B, H, T, S)."""

@@ -204,7 +204,14 @@ class Stack(nn.Module):
     def contexts_by_kind(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
     ) -> Mapping[LayerKind, AttentionContext]:
-        """Returns mask and positions for each kind of layer; the arguments are those of `contexts`."""
+        """Returns mask and positions for each kind of layer, whatever it attends to.
+
+        Args:
+            hidden: (B, T, E), for its length, device and dtype.
+            mask: (B, S) or (B, T, S), True = token; None for no padding.
+            position_ids: (1 or B, T)
+            cache: of earlier tokens.
+        """
         apart = None
         if cache is not None and mask is not None and mask.dim() == 3:
             mask = mask.tril(cache.length)
@@ -325,7 +332,7 @@ class Stack(nn.Module):
             attend: padding mask, (B, 1, 1 or T, S).
             past: S - T.
             hidden: (B, T, E), for its length, device and dtype.
-            apart: as for `context`.
+            apart: (B, 1, T, S), as for `context`.
 
         Returns:
             (1 or B, H, 1 or T, S)

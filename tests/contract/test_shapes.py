@@ -70,6 +70,11 @@ def run_the_rest() -> None:
     decoder(ids, cache=cache)
     cache.select(torch.tensor([1, 1]))
     decoder(inputs_embeds=decoder.embedder.word_emb(ids))
+    windows = {**sizes, "max_position_embeddings": 32, "num_key_value_heads": 2, "sliding_window": 8}
+    config = {"model_type": "mistral", "vocab_size": 99, **windows}
+    guessing = minitx.from_config(config, head="causal-lm", seed=0).eval()
+    options = {"max_new_tokens": 5, "stop": minitx.Stop(eos=())}
+    minitx.generate(guessing, [[5, 6, 5, 6]], minitx.decoding.Lookahead(), **options)
     decoder.resize_token_embeddings(101).resize_token_embeddings(103, init="normal")
     config = {"model_type": "roberta", "vocab_size": 99, **sizes}
     minitx.from_config({**config, "pad_token_id": 1})(ids[1:])

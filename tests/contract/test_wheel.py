@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from minitx.decoding.catalogue import SECTIONS
 from minitx.shipped import CARD, NAMES, PREFIX, WEIGHTS
 
 pytestmark = pytest.mark.xdist_group("wheel")  # one worker builds and installs it
@@ -106,10 +107,13 @@ def test_its_size_and_contents(wheel: Path) -> None:
             assert f"{folder}/{file}" in names
     others = [name for name in names if name.startswith("minitx/") and not name.endswith(".py")]
     expected = ("minitx/py.typed", "minitx/architectures/known_keys.json", "minitx/cli/help.txt")
-    folders = ("minitx/shipped/tiny-", "minitx/inspect/page/assets/")
+    expected += ("minitx/decoding/presets/presets.toml",)
+    folders = ("minitx/shipped/tiny-", "minitx/inspect/page/assets/", "minitx/decoding/catalogue/")
     assert all(name in expected or name.startswith(folders) for name in others)
     assets = {path.name for path in (ROOT / "minitx/inspect/page/assets").iterdir()}
     assert {name.rpartition("/")[2] for name in others if name.startswith(folders[1])} == assets
+    tables = {f"{name}.md" for name in SECTIONS}
+    assert {name.rpartition("/")[2] for name in others if name.startswith(folders[2])} == tables
 
 
 def test_the_installed_checkpoints_are_loaded_here_and_in_transformers(

@@ -62,7 +62,12 @@ STRATEGIES: dict[str, Strategy] = {
     "lexical": minitx.LexicalBeam(force_words_ids=[[7, 9]]),
     "lexical, not pushed": minitx.LexicalBeam(force_words_ids=[[7, 9]], push_progress=False),
     "stochastic": minitx.StochasticBeam(num_beams=5, temperature=1.37),
+    "contrastive": minitx.ContrastiveSearch(penalty_alpha=0.613),
+    "speculative": decoding.Speculative(draft=decoding.PromptLookup()),
+    "jacobi": decoding.Jacobi(),
+    "lookahead": decoding.Lookahead(),
 }
+SINGLE = (minitx.Greedy, minitx.ContrastiveSearch, decoding.Speculative, decoding.Jacobi, decoding.Lookahead)
 
 
 def under(dtype: torch.dtype, compute: Callable[[], Any]) -> Any:
@@ -101,7 +106,7 @@ def test_every_strategy_is_here() -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies(name: str, default: torch.dtype) -> None:
     strategy = STRATEGIES[name]
-    samples = 1 if isinstance(strategy, minitx.Greedy) else 3
+    samples = 1 if isinstance(strategy, SINGLE) else 3
 
     def run(make: Callable[[], dict[str, Any]]) -> Any:
         result = minitx.generate(

@@ -108,7 +108,10 @@ def preallocate(stored: Tensor | None, new: Tensor, slots: int, past: int) -> Te
 
 
 def writable(stored: Tensor) -> Tensor:
-    """Returns stored keys or values that may be changed in place: a copy where autograd needs the old."""
+    """Returns stored keys or values that may be changed in place: a copy where autograd needs the old.
+
+    (...) -> (...)
+    """
     if torch.is_grad_enabled():
         return stored.clone()
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():  # a graph cannot ask for the rest
