@@ -242,6 +242,48 @@ def test_other_properties_have_other_names() -> None:
     assert not accepts(automaton, '{"c": 1, "ab": "x"}')
 
 
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+INTEGERS, STRINGS = ({"type": "array", "items": {"type": kind}} for kind in ("integer", "string"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (
+            _object(a=_object(b=INTEGERS), **{"a/properties/b": STRINGS}),
+            {"a": {"b": [1]}, "a/properties/b": ["x"]},
+        ),
+        (
+            _object(x=_object(**{"y item": {"type": "string"}}), **{"x property y": INTEGERS}),
+            {"x": {"y item": "s"}, "x property y": [1]},
+        ),
+        (
+            _object(x=_object(y=INTEGERS), **{"x/properties/y item": {"type": "string"}}),
+            {"x": {"y": [1]}, "x/properties/y item": "s"},
+        ),
+        (
+            _object(x=INTEGERS, **{"x item": {"type": "null"}, "after 0": STRINGS}),
+            {"x": [2], "x item": None, "after 0": ["s"]},
+        ),
+    ],
+)
+def test_names_of_properties_are_not_taken_for_places(schema: Any, value: Any) -> None:
+    automaton = automaton_of(JsonSchema(schema))
+    assert accepts(automaton, json.dumps(value))
+    for wrong, right in (("1", '"x"'), ('"x"', "1"), ('"s"', "1"), ("null", "1"), ("2", '"x"')):
+        text = json.dumps(value)
+        if wrong in text:
+            assert not accepts(automaton, text.replace(wrong, right)), text
+
+
 def test_strings_may_be_escaped() -> None:
     automaton = automaton_of(JsonSchema({"type": "string", "minLength": 2, "maxLength": 2}))
     for text in ("🙂é", 'a"', "\\\n", "\x7f/"):

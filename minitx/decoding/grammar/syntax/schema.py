@@ -40,7 +40,7 @@ from minitx.decoding.grammar.syntax.json_text import (
     value_of,
 )
 from minitx.decoding.grammar.syntax.regex import MOST_REPEATS, parse_regex
-from minitx.decoding.grammar.syntax.schema_parts import TYPED, Document, Schema, kind_of, listed
+from minitx.decoding.grammar.syntax.schema_parts import TYPED, Document, Schema, kind_of, listed, pointer
 from minitx.validation import ArgumentValueError
 
 Whitespace = Literal["none", "one", "any"]
@@ -83,7 +83,8 @@ class _Builder:
             return series(sign, optional(" "))
         return Series((EMPTY if sign in "{[" else _SPACES, literal(sign), EMPTY if sign in "}]" else _SPACES))
 
-    def _rule(self, name: str, node: Node) -> Call:
+    def _rule(self, node: Node) -> Call:
+        name = f"rule {len(self._rules)}"
         self._rules[name] = node
         return Call(name)
 
@@ -205,7 +206,7 @@ class _Builder:
         if isinstance(limits.get("items"), list):
             raise self._document.error(place, "items as a list; use prefixItems")
         heads = [self._node(schema, f"{place}/prefixItems/{n}") for n, schema in enumerate(first)]
-        item = self._rule(f"{place} item", self._node(limits.get("items", True), f"{place}/items"))
+        item = self._rule(self._node(limits.get("items", True), f"{place}/items"))
         if most is not None and most < least:
             return _NOTHING
         heads = heads if most is None else heads[:most]
@@ -234,25 +235,26 @@ class _Builder:
         entries = []
         for name in names:
             stated = properties.get(name, limits.get("additionalProperties", True))
-            node = Series((quoted(name), self._sign(":"), self._node(stated, f"{place}/properties/{name}")))
-            entries.append((self._rule(f"{place} property {name}", node), name in required))
+            value = self._node(stated, f"{place}/properties/{pointer(name)}")
+            node = Series((quoted(name), self._sign(":"), value))
+            entries.append((self._rule(node), name in required))
         comma = self._sign(",")
         last: Node = EMPTY
         first: list[Node] = []
         if more is not False:
             key = series('"', other_strings(names, Call("character"), Call("characters")))
             value = self._node(more, f"{place}/additionalProperties")
-            extra = self._rule(f"{place} additional", Series((key, self._sign(":"), value)))
+            extra = self._rule(Series((key, self._sign(":"), value)))
             last = Repeat(Series((comma, extra)))
             first = [Series((extra, last))]
         may_be_empty = True
-        tail: Node = self._rule(f"{place} after {len(entries)}", last)
+        tail: Node = self._rule(last)
         for number in range(len(entries) - 1, -1, -1):
             entry, needed = entries[number]
             first = [Series((entry, tail)), *([] if needed else first)]
             may_be_empty &= not needed
             step = Series((comma, entry))
-            tail = self._rule(f"{place} after {number}", Series((step if needed else optional(step), tail)))
+            tail = self._rule(Series((step if needed else optional(step), tail)))
         inside = either(*([EMPTY] if may_be_empty else []), *first)
         return Series((self._sign("{"), inside, self._sign("}")))
 

@@ -174,6 +174,11 @@ class Document:
         return kinds if values is None else kinds & {kind_of(value) for value in values}
 
 
+def pointer(name: str) -> str:
+    """Returns a name as it is written in a place of a schema (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 def listed(schema: Schema) -> list[Any] | None:
     """Returns the values that `enum` or `const` lists; None without them."""
     if "const" in schema:
