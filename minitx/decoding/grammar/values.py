@@ -235,13 +235,13 @@ def _schema_text(schema: Any) -> str:
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentValueError(parameter, schema, "a JSON schema", f"it is no JSON: {error}") from error
     if not isinstance(schema, Mapping | bool):
         raise ArgumentTypeError(parameter, schema, "a JSON schema: a dict, JSON text, or a pydantic model")
     try:
         return json.dumps(schema, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentValueError(parameter, schema, "a JSON schema", f"it is no JSON: {error}") from error
 
 

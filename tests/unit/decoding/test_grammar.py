@@ -119,6 +119,17 @@ def test_what_no_automaton_recognises_is_refused_by_name(pattern: str) -> None:
         Regex(pattern)
 
 
+def test_surrogates_are_no_characters() -> None:
+    for pattern in (r"[\ud800-\udfff]", r"\ud800", r"[\ud800]", "[\ud800-\udfff]"):
+        with pytest.raises(ValueError, match="matched by some text"):
+            automaton_of(Regex(pattern))
+    automaton = automaton_of(Regex(r"[\ud7ff-\ud900]|[^\ud800-\udfffa-z]|[\udfff-\ue001]"))
+    for character in "\ud7ff\ue000\ue001A猫🙂":
+        assert accepts(automaton, character)
+    for character in ("a", "z", ""):
+        assert not accepts(automaton, character)
+
+
 def test_invalid_expressions_are_refused() -> None:
     with pytest.raises(ValueError, match="missing \\)"):
         Regex("(a")

@@ -145,6 +145,7 @@ SCHEMAS: list[Any] = [
     },
     {"allOf": [{"type": ["integer", "string"]}, {"minimum": 7}, {"maxLength": 1}]},
     {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}}, "type": "object"}}},
+    {"$ref": "#/$defs/a%20b%25~1c", "$defs": {"a b%/c": {"const": 7}}},
     {"$ref": "#/definitions/a~1b", "maximum": 50, "definitions": {"a/b": {"type": "integer", "minimum": 7}}},
 ]
 
@@ -242,6 +243,48 @@ def test_other_properties_have_other_names() -> None:
     assert not accepts(automaton, '{"c": 1, "ab": "x"}')
 
 
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+INTEGERS, STRINGS = ({"type": "array", "items": {"type": kind}} for kind in ("integer", "string"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (
+            _object(a=_object(b=INTEGERS), **{"a/properties/b": STRINGS}),
+            {"a": {"b": [1]}, "a/properties/b": ["x"]},
+        ),
+        (
+            _object(x=_object(**{"y item": {"type": "string"}}), **{"x property y": INTEGERS}),
+            {"x": {"y item": "s"}, "x property y": [1]},
+        ),
+        (
+            _object(x=_object(y=INTEGERS), **{"x/properties/y item": {"type": "string"}}),
+            {"x": {"y": [1]}, "x/properties/y item": "s"},
+        ),
+        (
+            _object(x=INTEGERS, **{"x item": {"type": "null"}, "after 0": STRINGS}),
+            {"x": [2], "x item": None, "after 0": ["s"]},
+        ),
+    ],
+)
+def test_names_of_properties_are_not_taken_for_places(schema: Any, value: Any) -> None:
+    automaton = automaton_of(JsonSchema(schema))
+    assert accepts(automaton, json.dumps(value))
+    for wrong, right in (("1", '"x"'), ('"x"', "1"), ('"s"', "1"), ("null", "1"), ("2", '"x"')):
+        text = json.dumps(value)
+        if wrong in text:
+            assert not accepts(automaton, text.replace(wrong, right)), text
+
+
 def test_strings_may_be_escaped() -> None:
     automaton = automaton_of(JsonSchema({"type": "string", "minLength": 2, "maxLength": 2}))
     for text in ("🙂é", 'a"', "\\\n", "\x7f/"):
@@ -286,7 +329,35 @@ def test_every_day_of_the_calendar_is_a_date() -> None:
         ({"properties": {"a": {"not": {}}}}, "#/properties/a: the keyword 'not' is not supported"),
         ({"type": "number", "multipleOf": 2}, "'multipleOf' is not supported"),
         ({"patternProperties": {}}, "'patternProperties' is not"),
-        ({"type": "text"}, "the type 'text' is not known"),
+        ({"type": "text"}, "#: type='text' is no type, or list of types; known are object, array"),
+        ({"type": {"a": 1}}, "#: type={'a': 1} is no type"),
+        ({"type": [["a"]]}, r"#: type=\[\['a'\]\] is no type"),
+        ({"items": {"type": None}}, "#/items: type=None is no type"),
+        ({"properties": {"a/b~": {"enum": "abc"}}}, "#/properties/a~1b~0: enum='abc' is no list of values"),
+        ({"type": "integer", "enum": {"a": 1}}, "#: enum={'a': 1} is no list of values"),
+        ({"type": "string", "format": ["date"]}, r"#: format=\['date'\] is no string"),
+        ({"type": "string", "pattern": 1}, "#: pattern=1 is no string"),
+        ({"type": "object", "required": [[1]]}, r"#: required=\[\[1\]\] is no list of names"),
+        ({"type": "object", "required": [1]}, r"#: required=\[1\] is no list of names"),
+        ({"type": "object", "required": "a"}, "#: required='a' is no list of names"),
+        ({"type": "array", "maxItems": 1.5}, "#: maxItems=1.5 is no integer from 0 to"),
+        ({"type": "array", "minItems": False}, "#: minItems=False is no integer from 0 to"),
+        ({"type": "string", "minLength": True}, "#: minLength=True is no integer from 0 to"),
+        ({"type": "number", "maximum": True}, "#: maximum=True is no number"),
+        ('{"type": "integer", "maximum": 1e999}', "#: maximum=inf is no number|it is no JSON"),
+        ({"allOf": [{"minimum": 1}, {"minimum": "a"}]}, "#/allOf/1: minimum='a' is no number"),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": 5}]}, "#/allOf/1: properties=5 is no object"),
+        ({"anyOf": {"type": "null"}}, "#: anyOf={'type': 'null'} is no list of schemas"),
+        ({"type": "array", "prefixItems": {}}, "#: prefixItems={} is no list of schemas"),
+        ({"allOf": [{"const": True}, {"const": 1}]}, "#/allOf/1: 'const' is stated twice"),
+        ({"$ref": 1}, r"#: \$ref=1 is no string"),
+        ({"$ref": "#a"}, "#: the reference '#a' is to an anchor"),
+        (
+            {"properties": {"a": {"$ref": "#/$defs/%61%20"}}},
+            "#/properties/a: there is nothing at '#/\\$defs/%61%20'",
+        ),
+        ("[" * 100_000, "it is no JSON"),
+        ('{"const": ' + "1" * 5000 + "}", "it is no JSON"),
         ({"type": "string", "format": "iri"}, "the format 'iri'; known are date, time"),
         ({"type": "string", "pattern": "a", "minLength": 1}, "pattern and minLength of the same string"),
         ({"type": "string", "pattern": "(?=a)"}, "#: pattern=.*lookahead"),
@@ -305,9 +376,13 @@ def test_every_day_of_the_calendar_is_a_date() -> None:
         ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "'pattern' is stated twice"),
         ({"allOf": {}}, "is no list of schemas"),
         ({"properties": {"a": 5}}, "5 is no schema"),
-        ({"properties": []}, "properties must be an object"),
+        ({"properties": []}, r"#: properties=\[\] is no object"),
         ({"$ref": "#"}, "nested too deeply, or leads to itself|matched by some text"),
-        ({"allOf": [{"$ref": "#"}], "type": "null"}, "lead to themselves"),
+        ({"allOf": [{"$ref": "#"}], "type": "null"}, "kind; #/allOf/0: the reference '#' leads to itself"),
+        (
+            {"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"allOf": [{}, {"$ref": "#/$defs/a"}]}}},
+            r"kind; #/\$defs/a/allOf/1: the reference '#/\$defs/a' leads to itself",
+        ),
         ("{", "it is no JSON"),
         ({"const": float("nan")}, "it is no JSON"),
     ],

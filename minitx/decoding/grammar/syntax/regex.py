@@ -166,7 +166,7 @@ class _Parser:
         if character == ".":
             return Characters(complement(((10, 10),)))
         if character == "\\":
-            return Characters(self._escape())
+            return Characters(union(self._escape()))
         if character in _ANCHORS:
             self._place -= 1
             raise self._refuse(f"an anchor ({_ANCHORS[character]}) within the expression")
@@ -208,7 +208,7 @@ class _Parser:
             raise self._refuse(f"\\{letter}")
         else:
             code = ord(letter)
-        return union([(code, code)])
+        return ((code, code),)
 
     def _octal(self, first: str, in_set: bool) -> int:
         r"""Reads an octal code: `\0` and up to two digits, or three digits; anything else is a reference."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from minitx.decoding.grammar.nodes import (
@@ -39,8 +38,16 @@ from minitx.decoding.grammar.syntax.json_text import (
     spelled,
     value_of,
 )
-from minitx.decoding.grammar.syntax.regex import MOST_REPEATS, parse_regex
-from minitx.decoding.grammar.syntax.schema_parts import TYPED, Document, Schema, kind_of, listed
+from minitx.decoding.grammar.syntax.regex import parse_regex
+from minitx.decoding.grammar.syntax.schema_parts import (
+    TYPED,
+    Document,
+    Schema,
+    kind_of,
+    kinds,
+    listed,
+    pointer,
+)
 from minitx.validation import ArgumentValueError
 
 Whitespace = Literal["none", "one", "any"]
@@ -83,7 +90,8 @@ class _Builder:
             return series(sign, optional(" "))
         return Series((EMPTY if sign in "{[" else _SPACES, literal(sign), EMPTY if sign in "}]" else _SPACES))
 
-    def _rule(self, name: str, node: Node) -> Call:
+    def _rule(self, node: Node) -> Call:
+        name = f"rule {len(self._rules)}"
         self._rules[name] = node
         return Call(name)
 
@@ -108,14 +116,14 @@ class _Builder:
         values = listed(flat)
         if values is not None:
             return self._values(values, flat, place)
-        kinds = document.kinds(flat, place)
-        if "number" in kinds:
-            kinds -= {"integer"}
-        return either(*(self._kind(kind, flat, place) for kind in sorted(kinds))) if kinds else _NOTHING
+        types = kinds(flat)
+        if "number" in types:
+            types -= {"integer"}
+        return either(*(self._kind(kind, flat, place) for kind in sorted(types))) if types else _NOTHING
 
     def _options(self, schema: Schema, keyword: str, place: str) -> Node:
         document, rest = self._document, {key: value for key, value in schema.items() if key != keyword}
-        options = document.schemas(schema[keyword], place)
+        options = schema[keyword]
         if keyword == "oneOf":
             for number, option in enumerate(options):
                 if not all(document.disjoint(option, other, place) for other in options[:number]):
@@ -130,8 +138,8 @@ class _Builder:
         others = schema.keys() - _BESIDE_VALUES
         if others and values:
             raise self._document.error(place, f"enum or const beside {', '.join(sorted(others))}")
-        kinds = self._document.kinds(schema, place)
-        nodes = [value_of(value, self._sign) for value in values if kind_of(value) in kinds]
+        types = kinds(schema)
+        nodes = [value_of(value, self._sign) for value in values if kind_of(value) in types]
         return either(*nodes) if nodes else _NOTHING
 
     def _kind(self, kind: str, schema: Schema, place: str) -> Node:
@@ -150,12 +158,6 @@ class _Builder:
             return self._object(limits, place) if limits else Call("object")
         return self._number(kind, limits, place)
 
-    def _size(self, limits: Schema, name: str, place: str) -> int | None:
-        size = limits.get(name)
-        if size is not None and (not isinstance(size, int) or not 0 <= size <= MOST_REPEATS):
-            raise self._document.error(place, f"{name}={size!r:.20} is no integer from 0 to {MOST_REPEATS}")
-        return size
-
     def _string(self, limits: Schema, place: str) -> Node:
         error = self._document.error
         sized = [name for name in ("minLength", "maxLength") if name in limits]
@@ -167,15 +169,13 @@ class _Builder:
                 raise error(place, f"the format {limits['format']!r:.30}; known are {', '.join(FORMATS)}")
             return series('"', parse_regex(FORMATS[limits["format"]]), '"')
         if "pattern" in limits:
-            if not isinstance(limits["pattern"], str):
-                raise error(place, "a pattern that is no string")
             try:
                 return series(
                     '"', spelled(parse_regex(limits["pattern"], search=True, parameter="pattern")), '"'
                 )
             except ArgumentValueError as problem:
                 raise error(place, str(problem)) from problem
-        least, most = self._size(limits, "minLength", place) or 0, self._size(limits, "maxLength", place)
+        least, most = limits.get("minLength", 0), limits.get("maxLength")
         return series('"', self._repeat(Call("character"), least, most), '"')
 
     def _repeat(self, node: Node, least: int, most: int | None) -> Node:
@@ -184,9 +184,6 @@ class _Builder:
     def _number(self, kind: str, limits: Schema, place: str) -> Node:
         if not limits:
             return integers(None, None) if kind == "integer" else NUMBER
-        for name, value in limits.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise self._document.error(place, f"{name}={value!r:.20} is no number")
         low, open_low = _bound(limits.get("minimum"), limits.get("exclusiveMinimum"), max)
         high, open_high = _bound(limits.get("maximum"), limits.get("exclusiveMaximum"), min)
         if kind == "integer":
@@ -200,12 +197,14 @@ class _Builder:
         return numbers(least, most, open_low, open_high)
 
     def _array(self, limits: Schema, place: str) -> Node:
-        least, most = self._size(limits, "minItems", place) or 0, self._size(limits, "maxItems", place)
-        first = self._document.schemas(limits.get("prefixItems", []), f"{place}/prefixItems")
+        least, most = limits.get("minItems", 0), limits.get("maxItems")
         if isinstance(limits.get("items"), list):
             raise self._document.error(place, "items as a list; use prefixItems")
-        heads = [self._node(schema, f"{place}/prefixItems/{n}") for n, schema in enumerate(first)]
-        item = self._rule(f"{place} item", self._node(limits.get("items", True), f"{place}/items"))
+        heads = [
+            self._node(schema, f"{place}/prefixItems/{n}")
+            for n, schema in enumerate(limits.get("prefixItems", []))
+        ]
+        item = self._rule(self._node(limits.get("items", True), f"{place}/items"))
         if most is not None and most < least:
             return _NOTHING
         heads = heads if most is None else heads[:most]
@@ -225,34 +224,32 @@ class _Builder:
         return Series((self._sign("["), inside, self._sign("]")))
 
     def _object(self, limits: Schema, place: str) -> Node:
-        document, properties = self._document, limits.get("properties", {})
-        required = limits.get("required", [])
-        if not isinstance(properties, Mapping) or not isinstance(required, list):
-            raise document.error(place, "properties must be an object, and required a list")
+        properties, required = limits.get("properties", {}), limits.get("required", [])
         more = limits.get("additionalProperties", not properties)
         names = [*properties, *(name for name in dict.fromkeys(required) if name not in properties)]
         entries = []
         for name in names:
             stated = properties.get(name, limits.get("additionalProperties", True))
-            node = Series((quoted(name), self._sign(":"), self._node(stated, f"{place}/properties/{name}")))
-            entries.append((self._rule(f"{place} property {name}", node), name in required))
+            value = self._node(stated, f"{place}/properties/{pointer(name)}")
+            node = Series((quoted(name), self._sign(":"), value))
+            entries.append((self._rule(node), name in required))
         comma = self._sign(",")
         last: Node = EMPTY
         first: list[Node] = []
         if more is not False:
             key = series('"', other_strings(names, Call("character"), Call("characters")))
             value = self._node(more, f"{place}/additionalProperties")
-            extra = self._rule(f"{place} additional", Series((key, self._sign(":"), value)))
+            extra = self._rule(Series((key, self._sign(":"), value)))
             last = Repeat(Series((comma, extra)))
             first = [Series((extra, last))]
         may_be_empty = True
-        tail: Node = self._rule(f"{place} after {len(entries)}", last)
+        tail: Node = self._rule(last)
         for number in range(len(entries) - 1, -1, -1):
             entry, needed = entries[number]
             first = [Series((entry, tail)), *([] if needed else first)]
             may_be_empty &= not needed
             step = Series((comma, entry))
-            tail = self._rule(f"{place} after {number}", Series((step if needed else optional(step), tail)))
+            tail = self._rule(Series((step if needed else optional(step), tail)))
         inside = either(*([EMPTY] if may_be_empty else []), *first)
         return Series((self._sign("{"), inside, self._sign("}")))
 

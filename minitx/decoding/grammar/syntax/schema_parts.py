@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
+from minitx.decoding.grammar.syntax.regex import MOST_REPEATS
 from minitx.validation import ArgumentValueError
 
 Schema = Mapping[str, Any]
@@ -25,6 +28,41 @@ TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _COMBINED = ("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref")
 KNOWN = ANNOTATIONS.union(_COMBINED, *TYPED.values())
 _DEEPEST = 50
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_REPEATS
+
+
+def _is_number(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_types(value: Any) -> bool:
+    return all(kind in TYPES for kind in (value if isinstance(value, list) else [value]))
+
+
+_Shape = tuple[Callable[[Any], bool], str]
+_STRING: _Shape = (lambda value: isinstance(value, str), "string")
+_SIZE: _Shape = (_is_size, f"integer from 0 to {MOST_REPEATS}")
+_NUMBER: _Shape = (_is_number, "number")
+_SCHEMAS: _Shape = (lambda value: isinstance(value, list), "list of schemas")
+# What the value of a keyword must be.
+_SHAPES: dict[str, _Shape] = {
+    "type": (_is_types, f"type, or list of types; known are {', '.join(TYPES)}"),
+    "enum": (lambda value: isinstance(value, list), "list of values"),
+    "properties": (lambda value: isinstance(value, Mapping), "object"),
+    "required": (_is_names, "list of names"),
+    **dict.fromkeys(("pattern", "format", "$ref"), _STRING),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _SIZE),
+    **dict.fromkeys(TYPED["number"], _NUMBER),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), _SCHEMAS),
+}
 
 
 class SchemaError(ArgumentValueError):
@@ -51,24 +89,34 @@ class Document:
         return SchemaError(self.schema, place, reason)
 
     def check(self, schema: Any, place: str) -> Schema:
-        """Returns a schema as an object whose keywords are known; True is {} and False is {"enum": []}."""
+        """Returns a schema as an object of known keywords with values of their kind.
+
+        True is {} and False is {"enum": []}.
+        """
         if isinstance(schema, bool):
             return {} if schema else {"enum": []}
         if not isinstance(schema, Mapping):
             raise self.error(place, f"{schema!r:.40} is no schema")
-        for keyword in schema:
+        for keyword, value in schema.items():
             if keyword not in KNOWN:
                 raise self.error(place, f"the keyword {keyword!r} is not supported")
+            fits, kind = _SHAPES.get(keyword, (None, ""))
+            if fits is not None and not fits(value):
+                raise self.error(place, f"{keyword}={value!r:.40} is no {kind}")
         return {key: value for key, value in schema.items() if key not in ANNOTATIONS}
 
-    def target(self, reference: Any, place: str) -> Any:
-        """Returns the schema that a reference names."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
+    def target(self, reference: str, place: str) -> Any:
+        """Returns the schema that a reference names: "#" and a JSON pointer (RFC 6901, section 6)."""
+        if not reference.startswith("#"):
             raise self.error(place, f"the reference {reference!r:.60} does not begin with '#'")
-        schema = self.schema
-        for part in reference.lstrip("#").split("/")[1:]:
+        schema, (anchor, *parts) = self.schema, unquote(reference[1:]).split("/")
+        if anchor:
+            raise self.error(
+                place, f"the reference {reference!r:.60} is to an anchor, and not to a place '#/...'"
+            )
+        for part in parts:
             key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(schema, list) and key.isdigit() and int(key) < len(schema):
+            if isinstance(schema, list) and key in map(str, range(len(schema))):
                 schema = schema[int(key)]
             elif isinstance(schema, Mapping) and key in schema:
                 schema = schema[key]
@@ -76,24 +124,21 @@ class Document:
                 raise self.error(place, f"there is nothing at {reference!r:.60}")
         return schema
 
-    def flat(self, schema: Any, place: str, depth: int = 0) -> Schema:
-        """Returns a schema without `allOf`, and without a reference beside other keywords or at its top."""
-        if depth > _DEEPEST:
-            raise self.error(place, "references and allOf lead to themselves")
-        current = dict(self.check(schema, place))
-        parts = [(self.target(current.pop("$ref"), place), place)] if "$ref" in current else []
-        parts += [
-            (part, f"{place}/allOf") for part in self.schemas(current.pop("allOf", []), f"{place}/allOf")
-        ]
-        for part, where in parts:
-            current = dict(self.merged(current, self.flat(part, where, depth + 1), where))
-        return current
+    def flat(self, schema: Any, place: str, behind: frozenset[str] = frozenset()) -> Schema:
+        """Returns a schema without `allOf`, and without a reference beside other keywords or at its top.
 
-    def schemas(self, value: Any, place: str) -> list[Any]:
-        """Checks that the value of a keyword is a list."""
-        if not isinstance(value, list):
-            raise self.error(place, f"{value!r:.40} is no list of schemas")
-        return value
+        `behind` are the references that led here.
+        """
+        current = dict(self.check(schema, place))
+        reference = current.pop("$ref", None)
+        if reference in behind:
+            raise self.error(place, f"the reference {reference!r:.60} leads to itself")
+        parts = [(part, f"{place}/allOf/{n}", behind) for n, part in enumerate(current.pop("allOf", []))]
+        if reference is not None:
+            parts.insert(0, (self.target(reference, place), reference, behind | {reference}))
+        for part, where, passed in parts:
+            current = dict(self.merged(current, self.flat(part, where, passed), where))
+        return current
 
     def merged(self, one: Schema, other: Schema, place: str) -> Schema:
         """Returns the schema of values that match both."""
@@ -101,7 +146,7 @@ class Document:
         for keyword, value in other.items():
             if keyword not in one:
                 merged[keyword] = value
-            elif one[keyword] != value:
+            elif not same(one[keyword], value):
                 merged[keyword] = self._both(keyword, one[keyword], value, place)
         if "properties" in one or "properties" in other:
             merged["properties"] = self._properties(one, other)
@@ -109,7 +154,7 @@ class Document:
 
     def _both(self, keyword: str, one: Any, other: Any, place: str) -> Any:
         if keyword == "type":
-            return [kind for kind in TYPES if kind in self.types(one, place) & self.types(other, place)]
+            return [kind for kind in TYPES if kind in types(one) & types(other)]
         if keyword == "enum":
             return [value for value in one if any(same(value, each) for each in other)]
         if keyword in ("minLength", "minItems", "minimum", "exclusiveMinimum"):
@@ -139,13 +184,6 @@ class Document:
             result[name] = sides[0] if len(sides) == 1 else {"allOf": sides} if sides else True
         return result
 
-    def types(self, stated: Any, place: str) -> set[str]:
-        """Returns the types of a `type` keyword; "number" includes "integer"."""
-        kinds: set[str] = {*stated} if isinstance(stated, list) else {stated}
-        if not kinds <= {*TYPES}:
-            raise self.error(place, f"the type {stated!r:.40} is not known")
-        return kinds | ({"integer"} if "number" in kinds else set())
-
     def disjoint(self, one: Any, other: Any, place: str, depth: int = 0) -> bool:
         """Whether it is certain that no value matches both: by types, values, or a required property."""
         if depth > _DEEPEST:
@@ -154,10 +192,10 @@ class Document:
         values, others = listed(first), listed(second)
         if values is not None and others is not None:
             return not any(same(value, each) for value in values for each in others)
-        kinds = [self.kinds(schema, place) for schema in (first, second)]
-        if not kinds[0] & kinds[1]:
+        shared = kinds(first) & kinds(second)
+        if not shared:
             return True
-        if kinds[0] & kinds[1] == {"object"}:
+        if shared == {"object"}:
             required = {*first.get("required", ())} & {*second.get("required", ())}
             pairs = [
                 (first.get("properties", {}).get(n), second.get("properties", {}).get(n)) for n in required
@@ -167,11 +205,22 @@ class Document:
             )
         return False
 
-    def kinds(self, schema: Schema, place: str) -> set[str]:
-        """Returns the types that the values of a flat schema may have."""
-        kinds = self.types(schema["type"], place) if "type" in schema else {*TYPES}
-        values = listed(schema)
-        return kinds if values is None else kinds & {kind_of(value) for value in values}
+
+def types(stated: str | list[str]) -> set[str]:
+    """Returns the types of a `type` keyword; "number" includes "integer"."""
+    stated = [stated] if isinstance(stated, str) else stated
+    return {*stated, "integer"} if "number" in stated else {*stated}
+
+
+def kinds(schema: Schema) -> set[str]:
+    """Returns the types that the values of a flat schema may have."""
+    stated, values = types(schema["type"]) if "type" in schema else {*TYPES}, listed(schema)
+    return stated if values is None else stated & {kind_of(value) for value in values}
+
+
+def pointer(name: str) -> str:
+    """Returns a name as it is written in a place of a schema (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def listed(schema: Schema) -> list[Any] | None:
