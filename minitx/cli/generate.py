@@ -7,7 +7,7 @@ from typing import Any
 
 import minitx
 from minitx.cli.decoding import Request, request_of
-from minitx.cli.decoding_options import RENAMED, Values, strategy_options
+from minitx.cli.decoding_options import RENAMED, Values, is_used, strategy_options
 from minitx.cli.options import MODEL, Argument, command, group
 from minitx.cli.render import emit, note, show
 from minitx.cli.source import Source
@@ -26,6 +26,8 @@ EMPTY: dict[FinishReason, str] = {
     "time": "the time was over before there was text.",
     "length": "the text has special tokens alone, which are not shown; --json has their ids.",
 }
+
+CUT = "--max-new-tokens ended the text before its form was complete; allow more, or a shorter form."
 
 
 @command(
@@ -50,7 +52,7 @@ def generate(source: Source, json: bool, **values: Any) -> None:
         events = stream(
             request.model, request.inputs, request.strategy, prefill_chunk=chunk, **request.settings
         )
-        show_as_it_comes(events, [], ids=request.settings["tokenizer"] is None)
+        show_as_it_comes(events, [], ids=request.settings["tokenizer"] is None, form=has_form(values))
         return
     for number, (row, tree) in enumerate(rows(request, values, samples)):
         prompt, sample = divmod(number, samples)
@@ -60,6 +62,8 @@ def generate(source: Source, json: bool, **values: Any) -> None:
         emit(json, record, shown, indent=None)
         if values["show_tree"] and sample == samples - 1:
             show(f"\n{tree}")
+        if has_form(values) and row.finish_reason == "length":
+            note(CUT)
 
 
 @command(
@@ -77,8 +81,13 @@ def explain(source: Source, top: int, json: bool, **values: Any) -> None:
     emit(json, result.to_json(), str(result))
 
 
+def has_form(values: Values) -> bool:
+    """Whether a grammar or a schema has the form of the text."""
+    return is_used(values, "grammar") or is_used(values, "schema")
+
+
 def show_as_it_comes(
-    events: Iterator[Event], texts: list[str], *, ids: bool = False, quiet: bool = False
+    events: Iterator[Event], texts: list[str], *, ids: bool = False, quiet: bool = False, form: bool = False
 ) -> None:
     """Prints the text, or the id, of each token; the line ends even where it is interrupted.
 
@@ -87,6 +96,7 @@ def show_as_it_comes(
         texts: gets what is printed, token by token.
         ids: instead of texts.
         quiet: prints nothing.
+        form: the text is to be complete; notes where it is not.
     """
     reason = None
     try:
@@ -99,6 +109,8 @@ def show_as_it_comes(
             show("")
     if reason is not None and not any(texts) and not quiet:
         note(EMPTY[reason])
+    elif reason == "length" and form:
+        note(CUT)
 
 
 def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, Any]]:

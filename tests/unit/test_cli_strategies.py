@@ -93,6 +93,15 @@ def test_the_command_compare(run: Run) -> None:  # noqa: F811
     assert "--strategy 'Sample(top_p=2)': top_p=2" in run(*base, "--strategy", "Sample(top_p=2)")[2]
 
 
+def test_a_form_that_is_cut_is_noted(run: Run) -> None:  # noqa: F811
+    base = ("generate", "minitx/tiny-decoder", TEXT, "--grammar", "Regex('(ab)+c')")
+    code, out, err = run(*base, "--max-new-tokens", "3", "--strategy", "greedy")
+    assert (code, out.startswith("ab")) == (0, True)
+    assert "before its form was complete" in " ".join(err.split())
+    assert "before its form" in run(*base, "--max-new-tokens", "3", "--num-samples", "2", "--seed", "1")[2]
+    assert not run(*base[:-1], "Choices(['ab'])", "--max-new-tokens", "9", "--strategy", "greedy")[2]
+
+
 def test_the_option_strategy(run: Run, tmp_path: Path) -> None:  # noqa: F811
     base = ("generate", "minitx/tiny-decoder", TEXT, "--max-new-tokens", "5")
     assert run(*base, "--strategy", "Beam(num_beams=3)") == run(*base, "--beams", "3")

@@ -117,7 +117,7 @@ class Cache:
             device: of the result.
 
         Returns:
-            (B, S) bool with S = length + T; None if there is no padding.
+            (B, S) or (B, T, S) bool with S = length + T; None if there is no padding.
         """
         if mask is not None and mask.dim() == 3:
             return mask
