@@ -78,7 +78,7 @@ class EncoderDecoderModel(CausalModel):
             decoder_input_ids: (B, T) of the target, or further ones after those in the cache. None: `labels`
                 (seq2seq-lm) or `input_ids` (heads that label the source), shifted to the right by the start
                 token.
-            decoder_attention_mask: (B, T) of these.
+            decoder_attention_mask: (B, T) of these, or (B, T, K) of all K tokens so far.
             token_type_ids: (B, S); None: all zero.
             position_ids: (B or 1, S); None: the architecture's own numbering.
             decoder_position_ids: (B or 1, T), likewise.
