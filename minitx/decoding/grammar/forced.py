@@ -34,7 +34,10 @@ def forced_text(grammar: TextGrammar, text: str = "") -> str:
     """
     check_type("grammar", grammar, TextGrammar, "a grammar such as Regex(...)")
     check_strings(text=text)
-    automaton = Automaton(Network(grammar.rules, EVERY))
+    try:
+        automaton = Automaton(Network(grammar.rules, EVERY))
+    except ArgumentValueError as error:
+        raise ArgumentValueError("grammar", grammar, error.expected, error.hint) from error
     state, data = automaton.read(START, text.encode()), bytearray()
     if state == DEAD:
         raise ArgumentValueError("text", text, f"the beginning of a text of {grammar!r:.60}")

@@ -76,6 +76,28 @@ class Rules:
 EMPTY = Series()
 
 
+def matches_some(rules: Rules) -> bool:
+    """Returns whether some text matches the grammar."""
+    matched: set[str] = set()
+
+    def _some(node: Node) -> bool:
+        if isinstance(node, Characters):
+            return bool(node.ranges)
+        if isinstance(node, Call):
+            return node.rule in matched
+        if isinstance(node, Repeat):
+            return node.least == 0 or _some(node.node)
+        if isinstance(node, Either):
+            return any(map(_some, node.options))
+        return isinstance(node, Series) and all(map(_some, node.parts))
+
+    before = -1
+    while len(matched) > before:
+        before = len(matched)
+        matched.update(name for name, node in rules.rules.items() if _some(node))
+    return rules.start in matched
+
+
 def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Returns any ranges as ascending, disjoint ones without surrogates."""
     joined: list[tuple[int, int]] = []

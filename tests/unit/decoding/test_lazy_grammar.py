@@ -181,3 +181,5 @@ def test_the_tokens_that_must_follow() -> None:
         forced_tokens("ad", tokenizer)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the beginning of a text of Regex"):
         forced_text(Regex("ad"), "x")
+    with pytest.raises(ValueError, match=r"grammar=Regex\(.* must be matched by some text"):
+        forced_text(Regex(r"[^\s\S]"))

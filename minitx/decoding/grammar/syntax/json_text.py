@@ -105,7 +105,10 @@ def other_strings(texts: Iterable[str], character: Node, any_string: Node) -> No
 
 
 def value_of(value: Any, between: Callable[[str], Node]) -> Node:
-    """Returns the node of one JSON value; `between` gives a sign with the space that may be around it."""
+    """Returns the node of one JSON value; `between` gives a sign with the space that may be around it.
+
+    A number such as 1.0 is also written 1.
+    """
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, Mapping):
@@ -114,7 +117,8 @@ def value_of(value: Any, between: Callable[[str], Node]) -> Node:
     if isinstance(value, list | tuple):
         items = [value_of(item, between) for item in value]
         return Series((between("["), *_joined(items, between(",")), between("]")))
-    return literal(json.dumps(value, allow_nan=False))
+    text = json.dumps(value, allow_nan=False)
+    return either(*dict.fromkeys((text, text.removesuffix(".0"))))
 
 
 def _joined(nodes: Sequence[Node], comma: Node) -> list[Node]:

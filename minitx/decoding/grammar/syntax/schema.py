@@ -23,6 +23,7 @@ from minitx.decoding.grammar.nodes import (
     Series,
     either,
     literal,
+    matches_some,
     optional,
     series,
     union,
@@ -76,11 +77,16 @@ class _Builder:
     def __init__(self, schema: Any, whitespace: Whitespace) -> None:
         self._document, self._whitespace = Document(schema), whitespace
         self._rules: dict[str, Node] = any_value(self._sign)
+        self._unmatched: list[str] = []  # places of schemas without any value
 
     def whole(self) -> Rules:
         """Returns the rules."""
         self._rules["schema"] = self._node(self._document.schema, "#")
-        return Rules("schema", self._rules)
+        rules = Rules("schema", self._rules)
+        if not matches_some(rules):
+            places = list(dict.fromkeys(["#", *self._unmatched]))
+            raise self._document.error(", ".join(places[:4]), "no value matches this schema")
+        return rules
 
     def _sign(self, sign: str) -> Node:
         """Returns a sign with the space that may be around it."""
@@ -97,6 +103,12 @@ class _Builder:
 
     def _node(self, schema: Any, place: str) -> Node:
         """Returns the node of a schema at a place of the document."""
+        node = self._unchecked(schema, place)
+        if node == _NOTHING:
+            self._unmatched.append(place)
+        return node
+
+    def _unchecked(self, schema: Any, place: str) -> Node:
         document = self._document
         checked = document.check(schema, place)
         if "$ref" in checked:
@@ -128,11 +140,8 @@ class _Builder:
             for number, option in enumerate(options):
                 if not all(document.disjoint(option, other, place) for other in options[:number]):
                     raise document.error(place, f"option {number} may match with another one; use anyOf")
-        nodes = []
-        for number, option in enumerate(options):
-            joined = {"allOf": [rest, option]} if rest else option
-            nodes.append(self._node(joined, f"{place}/{number}"))
-        return either(*nodes) if nodes else _NOTHING
+        joined = [{"allOf": [rest, option]} if rest else option for option in options]
+        return either(*(self._node(option, f"{place}/{number}") for number, option in enumerate(joined)))
 
     def _values(self, values: list[Any], schema: Schema, place: str) -> Node:
         others = schema.keys() - _BESIDE_VALUES
@@ -170,16 +179,14 @@ class _Builder:
             return series('"', parse_regex(FORMATS[limits["format"]]), '"')
         if "pattern" in limits:
             try:
-                return series(
-                    '"', spelled(parse_regex(limits["pattern"], search=True, parameter="pattern")), '"'
-                )
+                pattern = parse_regex(limits["pattern"], search=True, parameter="pattern")
             except ArgumentValueError as problem:
                 raise error(place, str(problem)) from problem
+            return series('"', spelled(pattern), '"')
         least, most = limits.get("minLength", 0), limits.get("maxLength")
-        return series('"', self._repeat(Call("character"), least, most), '"')
-
-    def _repeat(self, node: Node, least: int, most: int | None) -> Node:
-        return _NOTHING if most is not None and most < least else Repeat(node, least, most)
+        if most is not None and most < least:
+            return _NOTHING
+        return series('"', Repeat(Call("character"), least, most), '"')
 
     def _number(self, kind: str, limits: Schema, place: str) -> Node:
         if not limits:
@@ -210,12 +217,11 @@ class _Builder:
         heads = heads if most is None else heads[:most]
         comma, size = self._sign(","), len(heads)
         left = None if most is None else most - max(size, 1)
-        if size == 0:
-            if most == 0:
-                inside: Node = EMPTY
-            else:
-                inside = Series((item, Repeat(Series((comma, item)), max(least - 1, 0), left)))
-                inside = optional(inside) if least == 0 else inside
+        if most == 0:
+            inside: Node = EMPTY
+        elif size == 0:
+            inside = Series((item, Repeat(Series((comma, item)), max(least - 1, 0), left)))
+            inside = optional(inside) if least == 0 else inside
         else:
             inside = Repeat(Series((comma, item)), max(least - size, 0), left)
             for number in range(size - 1, -1, -1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -30,39 +29,25 @@ KNOWN = ANNOTATIONS.union(_COMBINED, *TYPED.values())
 _DEEPEST = 50
 
 
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_REPEATS
+    return type(value) is int and 0 <= value <= MOST_REPEATS
 
 
-def _is_number(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def _is_types(value: Any) -> bool:
-    return all(kind in TYPES for kind in (value if isinstance(value, list) else [value]))
-
-
-_Shape = tuple[Callable[[Any], bool], str]
-_STRING: _Shape = (lambda value: isinstance(value, str), "string")
-_SIZE: _Shape = (_is_size, f"integer from 0 to {MOST_REPEATS}")
-_NUMBER: _Shape = (_is_number, "number")
-_SCHEMAS: _Shape = (lambda value: isinstance(value, list), "list of schemas")
-# What the value of a keyword must be.
-_SHAPES: dict[str, _Shape] = {
-    "type": (_is_types, f"type, or list of types; known are {', '.join(TYPES)}"),
-    "enum": (lambda value: isinstance(value, list), "list of values"),
-    "properties": (lambda value: isinstance(value, Mapping), "object"),
-    "required": (_is_names, "list of names"),
-    **dict.fromkeys(("pattern", "format", "$ref"), _STRING),
-    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _SIZE),
-    **dict.fromkeys(TYPED["number"], _NUMBER),
-    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), _SCHEMAS),
-}
+# What the values of keywords must be.
+_SHAPES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("type",), lambda value: {*TYPES}.issuperset(value if _is_strings(value) else [str(value)]), "type"),
+    (("enum",), lambda value: isinstance(value, list), "list of values"),
+    (("properties",), lambda value: isinstance(value, Mapping), "object"),
+    (("required",), _is_strings, "list of names"),
+    (("pattern", "format", "$ref"), lambda value: isinstance(value, str), "string"),
+    (("anyOf", "oneOf", "allOf", "prefixItems"), lambda value: isinstance(value, list), "list of schemas"),
+    (("minLength", "maxLength", "minItems", "maxItems"), _is_size, f"integer from 0 to {MOST_REPEATS}"),
+    (TYPED["number"], lambda value: type(value) in (int, float), "number"),
+)
 
 
 class SchemaError(ArgumentValueError):
@@ -100,28 +85,22 @@ class Document:
         for keyword, value in schema.items():
             if keyword not in KNOWN:
                 raise self.error(place, f"the keyword {keyword!r} is not supported")
-            fits, kind = _SHAPES.get(keyword, (None, ""))
-            if fits is not None and not fits(value):
-                raise self.error(place, f"{keyword}={value!r:.40} is no {kind}")
+            for keywords, fits, kind in _SHAPES:
+                if keyword in keywords and not fits(value):
+                    raise self.error(place, f"{keyword}={value!r:.40} is no {kind}")
         return {key: value for key, value in schema.items() if key not in ANNOTATIONS}
 
     def target(self, reference: str, place: str) -> Any:
         """Returns the schema that a reference names: "#" and a JSON pointer (RFC 6901, section 6)."""
-        if not reference.startswith("#"):
-            raise self.error(place, f"the reference {reference!r:.60} does not begin with '#'")
-        schema, (anchor, *parts) = self.schema, unquote(reference[1:]).split("/")
-        if anchor:
-            raise self.error(
-                place, f"the reference {reference!r:.60} is to an anchor, and not to a place '#/...'"
-            )
+        schema, (start, *parts) = self.schema, unquote(reference).split("/")
+        if start != "#":
+            raise self.error(place, f"the reference {reference!r:.60} does not begin with '#/'")
         for part in parts:
             key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(schema, list) and key in map(str, range(len(schema))):
-                schema = schema[int(key)]
-            elif isinstance(schema, Mapping) and key in schema:
-                schema = schema[key]
-            else:
+            inside = {str(n): item for n, item in enumerate(schema)} if isinstance(schema, list) else schema
+            if not isinstance(inside, Mapping) or key not in inside:
                 raise self.error(place, f"there is nothing at {reference!r:.60}")
+            schema = inside[key]
         return schema
 
     def flat(self, schema: Any, place: str, behind: frozenset[str] = frozenset()) -> Schema:
@@ -146,7 +125,7 @@ class Document:
         for keyword, value in other.items():
             if keyword not in one:
                 merged[keyword] = value
-            elif not same(one[keyword], value):
+            elif keyword != "properties" and not same(one[keyword], value):
                 merged[keyword] = self._both(keyword, one[keyword], value, place)
         if "properties" in one or "properties" in other:
             merged["properties"] = self._properties(one, other)
@@ -165,8 +144,6 @@ class Document:
             return list(dict.fromkeys([*one, *other]))
         if keyword in ("items", "additionalProperties"):
             return {"allOf": [one, other]}
-        if keyword == "properties":
-            return one
         if keyword == "anyOf":
             return [{"allOf": [first, second]} for first in one for second in other]
         raise self.error(place, f"{keyword!r} is stated twice for the same value")
@@ -197,11 +174,9 @@ class Document:
             return True
         if shared == {"object"}:
             required = {*first.get("required", ())} & {*second.get("required", ())}
-            pairs = [
-                (first.get("properties", {}).get(n), second.get("properties", {}).get(n)) for n in required
-            ]
+            one, other = first.get("properties", {}), second.get("properties", {})
             return any(
-                a is not None and b is not None and self.disjoint(a, b, place, depth + 1) for a, b in pairs
+                self.disjoint(one.get(n, True), other.get(n, True), place, depth + 1) for n in required
             )
         return False
 
