@@ -82,7 +82,7 @@ def matches_some(rules: Rules) -> bool:
 
     def _some(node: Node) -> bool:
         if isinstance(node, Characters):
-            return bool(node.ranges)
+            return bool(intersection(node.ranges, EVERY))
         if isinstance(node, Call):
             return node.rule in matched
         if isinstance(node, Repeat):

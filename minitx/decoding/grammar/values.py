@@ -157,7 +157,8 @@ class JsonSchema(TextGrammar):
 
     Raises:
         TypeError: something else than a schema.
-        ValueError: no JSON, or a keyword or combination that is not supported, with its place in the schema.
+        ValueError: no JSON; or a keyword, value or combination that is not supported, or a schema that no
+            value matches, with the place in the schema.
     """
 
     schema: Any

@@ -416,6 +416,7 @@ def test_every_day_of_the_calendar_is_a_date() -> None:
         ({"properties": []}, r"#: properties=\[\] is no object"),
         ({"$ref": "#"}, "#: no value matches this schema"),
         ({"enum": []}, "#: no value matches this schema"),
+        ({"const": "\ud800"}, "#: no value matches this schema"),
         ({"type": "string", "minLength": 2, "maxLength": 1}, "#: no value matches this schema"),
         ({"type": "integer", "minimum": 3, "maximum": 1}, "#: no value matches this schema"),
         (

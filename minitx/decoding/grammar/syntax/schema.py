@@ -66,7 +66,8 @@ def schema_rules(schema: Any, whitespace: Whitespace = "one") -> Rules:
         whitespace: between the parts, as `JsonSchema` has it.
 
     Raises:
-        SchemaError: a keyword or combination that is not supported, with its place.
+        SchemaError: a keyword, value or combination that is not supported, or a schema that no value matches,
+            with its place.
     """
     return _Builder(schema, whitespace).whole()
 
