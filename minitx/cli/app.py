@@ -34,6 +34,8 @@ MODULES |= dict.fromkeys(("run", "pipelines"), "tasks.run")
 MODULES |= {"picture": "inside.picture"} | dict.fromkeys(("trace", "estimate"), "inside.trace")
 MODULES |= dict.fromkeys(("view", "lab"), "inside.view")
 MODULES |= {"strategies": "strategies.catalogue", "compare": "strategies.compare"}
+MODULES |= dict.fromkeys(("answer", "infill"), "strategies.answer")
+MODULES |= dict.fromkeys(("fill", "detect"), "strategies.fill")
 
 
 class App(Help, click.Group):

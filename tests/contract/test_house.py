@@ -103,7 +103,7 @@ ROOMS = {
     "decoding/watermark": 510,
     "cli": 960,
     "cli/inside": 200,
-    "cli/strategies": 100,
+    "cli/strategies": 190,
     "cli/tasks": 245,
     "architectures/decoders/qwen3.py": 25,
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import minitx
+from minitx.decoding import Remasking, best_of, cot_decoding, fill, mbr, self_consistency
 from minitx.decoding.catalogue import SECTIONS, entries
 from minitx.pipelines import compare
 from tests.unit.test_cli import Run, run  # noqa: F401 - a fixture
@@ -110,3 +112,53 @@ def test_the_option_strategy(run: Run, tmp_path: Path) -> None:  # noqa: F811
     assert "--strategy and --top-k exclude one another" in run(*base, "--strategy", "x", "--top-k", "3")[2]
     assert "there is no 'x'" in run(*base, "--strategy", "x")[2]
     assert "Greedy() draws nothing" in run(*base, "--strategy", "greedy", "--seed", "1")[2]
+
+
+def test_answer(run: Run) -> None:  # noqa: F811
+    base = ("answer", "minitx/tiny-decoder", "It was a", "--max-new-tokens", "6", "--samples", "4")
+    options: dict[str, Any] = {"max_new_tokens": 6, "tokenizer": minitx.load_tokenizer("minitx/tiny-decoder")}
+    model = minitx.load("minitx/tiny-decoder")
+    record = json.loads(run(*base, "--json", "--seed", "3")[1])
+    ranking = best_of(model, "It was a", best_of=4, n=4, seed=3, **options)
+    assert [each["text"] for each in record["samples"]] == [each.text for each in ranking.candidates[0]]
+    assert record["answer"] == ranking.best[0].text
+    result = minitx.generate(model, "It was a", num_samples=4, seed=0, **options)
+    vote = json.loads(run(*base, "--by", "vote", "--extract", r"[a-z]+", "--json")[1])
+    assert vote["answer"] == self_consistency(result, r"[a-z]+").answer
+    assert json.loads(run(*base, "--by", "agreement", "--json")[1])["answer"] == mbr(result).best
+    margin = json.loads(run(*base, "--by", "margin", "--extract", r"[a-z]+", "--json")[1])
+    assert margin["answers"] == cot_decoding(model, "It was a", r"[a-z]+", k=4, **options).answers
+    assert "for --by vote and --by margin" in run(*base, "--extract", "a")[2]
+    assert "has no --seed" in run(*base, "--by", "margin", "--seed", "1")[2]
+
+
+def test_infill_names_what_is_missing(run: Run) -> None:  # noqa: F811
+    code, out, err = run("infill", "minitx/tiny-decoder", "a", "b")
+    assert (code, out) == (2, "")
+    assert "the tokenizer has none of those that are known" in err
+
+
+def test_fill(run: Run) -> None:  # noqa: F811
+    base = ("fill", "minitx/tiny-encoder")
+    model, tokenizer = minitx.load("minitx/tiny-encoder", head="masked-lm"), minitx.load_tokenizer(base[1])
+    text = "The [MASK] of Israel sent [MASK]."
+    result = fill(model, text, Remasking(), tokenizer=tokenizer)
+    assert run(*base, text)[1] == f"{result.table()}\n"
+    record = json.loads(
+        run(*base, "The ship", "--masks", "3", "--schedule", "MaskPredict(steps=2)", "--json")[1]
+    )
+    assert len(record["steps"]) == 3
+    assert record["text"]
+    assert "a schedule such as" in run(*base, text, "--schedule", "Greedy()")[2]
+
+
+def test_detect(run: Run) -> None:  # noqa: F811
+    base = ("--max-new-tokens", "80", "--seed", "1", "--json")
+    mark = ("--watermark", "KGW(key=77, bias=4.0)")
+    name = "minitx/tiny-decoder"
+    marked = json.loads(run("generate", name, "It was a", *base, *mark)[1])["text"]
+    plain = json.loads(run("generate", name, "It was a", *base)[1])["text"]
+    assert json.loads(run("detect", name, marked, *mark, "--json")[1])["watermarked"] is True
+    code, out, _ = run("detect", name, plain, *mark)
+    assert (code, "no watermark found" in out) == (0, True)
+    assert "a watermark such as" in run("detect", name, plain, "--watermark", "TopK(3)")[2]
