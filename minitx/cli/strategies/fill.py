@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minitx.cli.options import HUB, MODEL, Argument, command, group
-from minitx.cli.render import emit
+from minitx.cli.render import emit, paragraph
 from minitx.cli.source import Source
 
 
@@ -42,4 +42,4 @@ def detect(source: Source, text: str, watermark: str, json: bool, **values: Any)
     mark: Any = check_type("watermark", object_from_text(watermark), Watermark, kind)
     source.calm_hub()
     found = mark.detect(source.tokenizer().encode(text, add_special_tokens=False))
-    emit(json, asdict(found) | {"watermarked": found.watermarked}, str(found))
+    emit(json, asdict(found) | {"watermarked": found.watermarked}, paragraph(str(found)))
