@@ -18,7 +18,7 @@ from minitx.models.base import Model, rollback_on_error
 from minitx.models.compiled import check_not_compiled
 from minitx.models.inputs import Inputs, token_ids
 from minitx.models.output import ModelOutput
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer, check_type
+from minitx.validation import ArgumentValueError, check_integer, check_type
 
 # Tasks whose logits predict the next token
 NEXT_TOKEN_TASKS = ("causal-lm", "seq2seq-lm")
@@ -200,7 +200,7 @@ def check_causal_model(model: Any) -> CausalModel:
     check_not_compiled(model)
     if isinstance(model, str):
         hint = f'minitx.load("{model}") loads it; on the command line, load("{model}")'
-        raise ArgumentTypeError("model", model, "a model, not its name", hint)
+        raise ArgumentValueError("model", model, "one that predicts the next token, not its name", hint)
     task = getattr(model, "task", None)
     if task not in NEXT_TOKEN_TASKS:
         raise ArgumentValueError(

@@ -80,7 +80,7 @@ def test_a_wrong_field_is_named() -> None:
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(TypeError, match="Speculative needs its field 'draft'"):
         strategy_from_text("Speculative()")
-    with pytest.raises(TypeError, match=r'minitx.load\("gpt2"\) loads it'):
+    with pytest.raises(ValueError, match=r'minitx.load\("gpt2"\) loads it'):
         strategy_from_text("Speculative(draft=DraftModel('gpt2'))")
 
 
