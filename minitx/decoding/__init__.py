@@ -7,9 +7,14 @@ builds the result.
 Each part is small and works alone. `processors` changes logits: `context.py` is the token history that a
 processor gets, `chain.py` applies processors in order, the other files are the processors. `strategy.py`
 declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
-step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
-`parallel` fills masked positions in any order, with a model of both directions.
-`guidance` combines the model's logits with those of other prompts, models or layers before the chain.
+step; `search` compares whole hypotheses instead. `speculative` and `trees` check several drafted tokens in
+one forward. Each strategy has a file in one of these four folders. `presets` has the orders and default
+values of other libraries, `rows` the token histories of a session, `text` prompts, stop conditions and texts.
+
+Further folders add to a call: `grammar` restricts the text, `guidance` combines the model's logits with those
+of other prompts, models or layers before the chain, `watermark` marks the text and detects marks. `answers`
+chooses among the rows of a result, `parallel` fills masked positions in any order with a masked language
+model, and `catalogue` is the table of all strategies.
 """
 
 from minitx.decoding.answers.cot import CoTDecoding as CoTDecoding

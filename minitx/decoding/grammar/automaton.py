@@ -3,8 +3,8 @@
 A state is the set of items of an Earley parser (Earley 1970, CACM 13(2)) over the network: an item is a
 state of a rule and the automaton state in which the rule was called. Sets with equal items have the same
 number. For a grammar without recursion these are the states of the deterministic automaton that the subset
-construction gives; with recursion there are as many as are reached. A call at the very end of a rule returns
-to the caller of that rule, so that lists and chains of rules need no more states than loops.
+construction gives; with recursion, states are created when they are reached. A call at the very end of a
+rule returns to the caller of that rule, so that lists and chains of rules need no more states than loops.
 
 Nothing here depends on a tokenizer but the alphabet; `masks.py` walks over the bytes of tokens.
 """

@@ -22,31 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def acceptance(p: Tensor, q: Tensor, token: Tensor) -> Tensor:
-    """Returns the probability min(1, p / q) of accepting a token that was drawn from q.
-
-    Args:
-        p: (R, V), the target's distribution.
-        q: (R, V), the distribution that the token was drawn from.
-        token: (R,)
-
-    Returns:
-        (R,); 0 where both are 0, as for a child that is absent.
-    """
-    wanted, drawn = (law.gather(1, token[:, None]).squeeze(1) for law in (p, q))
-    ratio = wanted / drawn.clamp(min=torch.finfo(drawn.dtype).tiny)
-    return ratio.clamp(max=1).masked_fill(wanted <= 0, 0)
-
-
-def residual(p: Tensor, q: Tensor) -> Tensor:
-    """Returns the target's distribution after a rejection, norm((p - q)+): (R, V) twice -> (R, V).
-
-    Where nothing is left, p and q are equal up to rounding, no token is rejected, and p is returned.
-    """
-    rest = (p - q).clamp(min=0)
-    total = rest.sum(dim=-1, keepdim=True)
-    return torch.where(total > 0, rest / total.clamp(min=torch.finfo(p.dtype).tiny), p)
+from minitx.decoding.speculative.acceptance import accept_probability, residual
 
 
 def without(q: Tensor, token: Tensor) -> Tensor:
@@ -77,7 +53,7 @@ def offer(p: Tensor, q: Tensor | None, children: Tensor, uniforms: Tensor) -> tu
         token = child.clamp(min=0)
         law = F.one_hot(token, p.shape[-1]).to(p.dtype) if q is None else q
         offered = (accepted < 0) & (child >= 0)
-        taken = offered & (uniform < acceptance(p, law, token))
+        taken = offered & (uniform < accept_probability(p, law, token))
         accepted = torch.where(taken, number, accepted)
         rejected = (offered & ~taken)[:, None]
         p = torch.where(rejected, residual(p, law), p)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding.trees.acceptance import acceptance, match, offer, residual, typical, without
+from minitx.decoding.speculative.acceptance import accept_probability as acceptance
+from minitx.decoding.speculative.acceptance import residual
+from minitx.decoding.trees.acceptance import match, offer, typical, without
 from minitx.decoding.trees.token_tree import TokenTree
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.decoding import chi_square

@@ -137,7 +137,7 @@ def integers(least: int | None, most: int | None) -> Node:
 
 
 def naturals(least: int, most: int | None) -> Node:
-    """Returns the integers from `least`, at least 0, to `most`; none if there is none."""
+    """Returns the integers from `least`, at least 0, to `most`; nothing matches if `most` is smaller."""
     if most is None:
         digits = len(str(least))
         longer = Series((_NONZERO, Repeat(DIGIT, digits)))

@@ -167,7 +167,7 @@ class _Lark:
         return one_of(options)
 
     def _continues(self, nested: bool) -> bool:
-        """Moves behind line ends that do not end the rule; returns True."""
+        """Moves past line ends that do not end the rule; returns True."""
         if self._reader.peek().kind == "line" and (nested or self._reader.peek(1).kind == "|"):
             self._reader.need("line")
         return True

@@ -66,7 +66,7 @@ class Reader:
         return self.words[min(self.place + ahead, len(self.words) - 1)]
 
     def take(self, *kinds: str) -> Word | None:
-        """Moves behind the next word if it is of one of these kinds, and returns it."""
+        """Moves past the next word if it is of one of these kinds, and returns it."""
         word = self.peek()
         if word.kind not in kinds:
             return None
@@ -74,7 +74,7 @@ class Reader:
         return word
 
     def need(self, *kinds: str) -> Word:
-        """Moves behind the next word, which must be of one of these kinds."""
+        """Moves past the next word, which must be of one of these kinds."""
         word = self.take(*kinds)
         if word is None:
             raise self.refuse(self.peek())

@@ -83,7 +83,7 @@ class _Parser:
         return self._pattern.startswith(text, self._place)
 
     def _take(self, text: str) -> bool:
-        """Moves behind a text if it comes next; returns whether it does."""
+        """Moves past a text if it comes next; returns whether it does."""
         if not self._peek(text):
             return False
         self._place += len(text)
@@ -122,7 +122,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Series(tuple(parts))
 
     def _anchors(self, *names: str) -> bool:
-        """Moves behind anchors; returns whether there were any."""
+        """Moves past anchors; returns whether there were any."""
         before = self._place
         while any(self._take(name) for name in names):
             pass

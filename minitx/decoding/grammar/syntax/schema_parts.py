@@ -103,18 +103,18 @@ class Document:
             schema = inside[key]
         return schema
 
-    def flat(self, schema: Any, place: str, behind: frozenset[str] = frozenset()) -> Schema:
+    def flat(self, schema: Any, place: str, visited: frozenset[str] = frozenset()) -> Schema:
         """Returns a schema without `allOf`, and without a reference beside other keywords or at its top.
 
-        `behind` are the references that led here.
+        `visited` are the references that led here.
         """
         current = dict(self.check(schema, place))
         reference = current.pop("$ref", None)
-        if reference in behind:
+        if reference in visited:
             raise self.error(place, f"the reference {reference!r:.60} leads to itself")
-        parts = [(part, f"{place}/allOf/{n}", behind) for n, part in enumerate(current.pop("allOf", []))]
+        parts = [(part, f"{place}/allOf/{n}", visited) for n, part in enumerate(current.pop("allOf", []))]
         if reference is not None:
-            parts.insert(0, (self.target(reference, place), reference, behind | {reference}))
+            parts.insert(0, (self.target(reference, place), reference, visited | {reference}))
         for part, where, passed in parts:
             current = dict(self.merged(current, self.flat(part, where, passed), where))
         return current
