@@ -18,6 +18,7 @@ import torch
 from hypothesis import settings
 
 from minitx.architectures import registry
+from minitx.inspect import pictures
 from minitx.layers import activation, attention
 from minitx.models import inputs
 from minitx.pipelines import registry as tasks
@@ -45,6 +46,7 @@ def registrations_end() -> Iterator[None]:
         inputs._EMBEDDERS,
         tasks.TASKS,
         tasks.NAMES,
+        pictures.KINDS,
     ]
     before = [dict(table) for table in tables]
     yield
