@@ -60,6 +60,7 @@ class Engine(ABC):
         devices: types of devices, such as "cuda".
         exact: whether it computes in the dtype of the setup. The answers of an engine that does not, such as
             one with int8 weights, are compared and their differences reported; they need not be the same.
+        weight_bytes: that it reads for each weight, such as 1 for int8; None: those of the setup's dtype.
         imports: statement that imports the library.
         compile_seconds: that work done once took since `load`.
     """
@@ -71,6 +72,7 @@ class Engine(ABC):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16", "float64")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     exact: ClassVar[bool] = True
+    weight_bytes: ClassVar[float | None] = None
     imports: ClassVar[str] = ""
     compile_seconds: float = 0.0
 

@@ -42,6 +42,7 @@ class MinitxInt8(MinitxOptimized):
 
     name: ClassVar[str] = "minitx-int8"
     exact: ClassVar[bool] = False
+    weight_bytes: ClassVar[float | None] = 1
     options: ClassVar[dict[str, Any]] = {"passes": ["int8"]}
 
 
@@ -50,4 +51,5 @@ class MinitxBfloat16(MinitxOptimized):
 
     name: ClassVar[str] = "minitx-bfloat16"
     exact: ClassVar[bool] = False
+    weight_bytes: ClassVar[float | None] = 2
     options: ClassVar[dict[str, Any]] = {"passes": ["bfloat16"]}
