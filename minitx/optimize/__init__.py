@@ -1,13 +1,16 @@
 """Explicit passes over a model that change how its outputs are computed, and not the outputs."""
 
+from minitx.optimize.fuse import fuse_projections, unfuse_projections
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
 
 __all__ = [
     "fast_linear",
+    "fuse_projections",
     "mixed_dtypes",
     "recompute_layers",
     "undo_fast_linear",
     "undo_recompute_layers",
+    "unfuse_projections",
 ]
