@@ -1,5 +1,6 @@
 """Explicit passes over a model that change how its outputs are computed, and not the outputs."""
 
+from minitx.optimize.fuse import fuse_projections, unfuse_projections
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
@@ -7,11 +8,13 @@ from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
 
 __all__ = [
     "fast_linear",
+    "fuse_projections",
     "mixed_dtypes",
     "pack_weights",
     "packed_is_faster",
     "recompute_layers",
     "undo_fast_linear",
     "undo_recompute_layers",
+    "unfuse_projections",
     "unpack_weights",
 ]
