@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from minitx.device import has_trusted_values
+
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -235,8 +237,16 @@ def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
 
 
 def values_unavailable(tensor: Tensor) -> bool:
-    """Whether a tensor has no values to read: while compiling or tracing, or on the meta device."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or tensor.is_meta
+    """Whether a tensor has no values to read: while compiling or tracing, or on the meta device.
+
+    Nor are values of this package's own making read where that would wait for an accelerator (device.py).
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or tensor.is_meta
+        or has_trusted_values(tensor)
+    )
 
 
 def is_transformed() -> bool:

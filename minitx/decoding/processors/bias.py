@@ -25,6 +25,7 @@ from minitx.decoding.parameters import (
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
+from minitx.device import constant
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number, check_type
 
 # With a larger factor an end token is certain already, and float32 would overflow.
@@ -64,14 +65,29 @@ class BiasProcessor(LogitsProcessor):
 
     def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V); `name` is the parameter that errors name."""
-        ids = torch.cat([part.flatten() for part in self._table[:2]])
-        check_vocabulary(name, [int(ids.max())], logits.shape[-1])
-        prefixes, last, biases = (part.to(logits.device) for part in self._table)
+        check_vocabulary(name, [self._largest], logits.shape[-1])
+        prefixes, last, biases = self._table_on(logits.device)
         history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
         about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
         bias = torch.zeros_like(logits)
         bias.index_add_(1, last, torch.where(about_to_end, biases.to(logits.dtype), 0.0))
         return logits + bias
+
+    def _table_on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Returns `_table` on a device; it is copied once."""
+        if device.type == "cpu":
+            return self._table
+        if device not in self._copies:
+            self._copies[device] = tuple(part.to(device) for part in self._table)
+        return self._copies[device]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, tuple[Tensor, ...]]:
+        return {}
+
+    @cached_property
+    def _largest(self) -> int:
+        return int(torch.cat([part.flatten() for part in self._table[:2]]).max())
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,7 +194,7 @@ class ExponentialDecayLength(LogitsProcessor):
         if not context.eos:
             return logits
         check_vocabulary("eos", context.eos, logits.shape[-1])
-        eos = torch.tensor(sorted(set(context.eos)), device=logits.device)
+        eos = constant(tuple(sorted(set(context.eos))), torch.long, logits.device)
         over = (context.generated - self.start).clamp(min=0).double()
         # In double precision, as the reference's Python number; limited, since it would reach infinity.
         growth = (self.factor**over - 1).clamp(max=_LARGEST_DECAY).to(logits.dtype)[:, None]
