@@ -1,40 +1,19 @@
-"""Accelerators: when a program waits for one, and how decoding avoids it.
+"""Numbers on an accelerator without a copy to it, for which a program would wait.
 
 Operations on an accelerator are queued, and the program prepares the next ones meanwhile. It waits for the
 queue where it reads a value (`bool(tensor)`, `tolist()`, the indices of a mask) and where it copies numbers
-of Python to the device. The steps of a generation therefore check nothing that they have computed themselves,
-and copy small tables once.
+of Python to the device. The steps of a generation therefore check nothing that they have computed themselves
+(`validation.trusted_values`), and copy small tables once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
-
-_TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
-
-
-@contextmanager
-def trusted_values() -> Iterator[None]:
-    """Lets checks of values pass without reading them, on devices other than the CPU.
-
-    For ids, rows and positions that were computed here. On a CPU, where a check costs nothing, it is made.
-    """
-    before = _TRUSTED.set(True)
-    try:
-        yield
-    finally:
-        _TRUSTED.reset(before)
-
-
-def has_trusted_values(tensor: Tensor) -> bool:
-    """Whether the values of a tensor need no check, and reading them would wait for a device."""
-    return _TRUSTED.get() and not tensor.is_cpu
 
 
 def constant(values: tuple[int, ...] | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -77,3 +56,24 @@ def as_tensor(value: Tensor | int, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(device)
     return torch.full((), value, dtype=torch.long, device=device)
+
+
+class Copies:
+    """Tensors on the CPU, which are copied to another device once."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+        self._copies = {torch.device("cpu"): tensors}
+
+    def on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Returns the tensors on a device; not to be changed."""
+        if device not in self._copies:
+            with torch.inference_mode(False):
+                self._copies[device] = tuple(tensor.to(device) for tensor in self.tensors)
+        return self._copies[device]
+
+
+def read(tensors: Sequence[Tensor]) -> list[list[Any]]:
+    """Returns tensors of one shape as lists; waits for their device once."""
+    lists: list[list[Any]] = [tensors[0].tolist()] if len(tensors) == 1 else torch.stack([*tensors]).tolist()
+    return lists

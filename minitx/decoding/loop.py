@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,7 +20,8 @@ from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.text.detokenize import Detokenizer
 from minitx.decoding.text.row import RowText
-from minitx.device import trusted_values
+from minitx.device import read
+from minitx.validation import trusted_values
 
 # Called with the session before each step, and with the tokens (R,) that were chosen.
 Observer = Callable[[DecodingSession, Tensor], None]
@@ -44,72 +44,52 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     session.start(request.num_samples)
     steps: list[_Step] = []
     for position in range(request.max_new_tokens):
-        step, token = _choose(session, position)
-        steps.append(step)
+        processed = session.process(session.logits)
+        steps.append(_Step(request.sampler(processed, position), processed, session.chain_arguments))
         is_last = position + 1 == request.max_new_tokens
         if is_last or len(steps) == request.run_ahead:
-            yield from _read(
-                session, rows, steps, None if observe is None else partial(observe, session, token)
-            )
+            yield from _read(session, rows, steps, observe)
             if is_last or all(row.reason for row in rows):
                 return
-            steps = []
         with trusted_values():
-            session.step(token)
+            session.step(steps[-1].token)
+        steps = steps if len(steps) < request.run_ahead else []
 
 
 class _Step(NamedTuple):
-    """What is read of a step.
+    """A step whose tokens have not been read.
 
     Attributes:
-        drawn: (R,) the tokens; -1 where a row has none.
-        logprobs: of the tokens (R,), and values and ids (R, n) of the most probable ones; None unless
-            requested.
+        token: (R,)
+        processed: (R, V), the logits from which they were chosen.
         arguments: `chain_arguments`, for an error.
     """
 
-    drawn: Tensor
-    logprobs: tuple[Tensor, ...] | None
-    arguments: tuple[Any, ...]
-
-
-def _choose(session: DecodingSession, position: int) -> tuple[_Step, Tensor]:
-    """Chooses a token of each row, (R,), without reading it."""
-    request = session.request
-    processed = session.process(session.logits)
-    token = request.sampler(processed, position)
-    logprobs = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
-    drawn = torch.where(unusable(processed), -1, token)
-    return _Step(drawn, logprobs, session.chain_arguments), token
+    token: Tensor
+    processed: Tensor
+    arguments: Any
 
 
 def _read(
-    session: DecodingSession, rows: list[RowState], steps: list[_Step], observe: Callable[[], None] | None
+    session: DecodingSession, rows: list[RowState], steps: list[_Step], observe: Observer | None
 ) -> Iterator[list[Event]]:
     """Yields the events of the steps, up to the one with which the last row ends."""
-    late = session.request.stop.is_late
-    tables = [_lists([*parts]) for parts in zip(*(step.logprobs or () for step in steps), strict=True)]
-    fields = [_fields(*parts) for parts in zip(*tables, strict=True)] or [[()] * len(rows)] * len(steps)
-    read = zip(steps, _lists([step.drawn for step in steps]), fields, strict=True)
-    for step, drawn, extras in read:
-        if any(token < 0 and row.reason is None for token, row in zip(drawn, rows, strict=True)):
-            going = torch.tensor([row.reason is None for row in rows]).to(step.drawn.device)
-            session.raise_for_empty_rows(going, arguments=step.arguments)
+    request, late = session.request, session.request.stop.is_late
+    tokens = read([torch.where(unusable(step.processed), -1, step.token) for step in steps])
+    for (token, processed, arguments), drawn in zip(steps, tokens, strict=True):
+        if any(token_id < 0 and row.reason is None for token_id, row in zip(drawn, rows, strict=True)):
+            going = torch.tensor([row.reason is None for row in rows]).to(token.device)
+            session.raise_for_empty_rows(going, arguments=arguments)
         if observe is not None:
-            observe()
+            observe(session, token)
+        extras = logprobs_of(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
-            Event(number, token, *row.push(token, late), *extra)
-            for number, (row, token, extra) in enumerate(zip(rows, drawn, extras, strict=True))
+            Event(number, token_id, *row.push(token_id, late), *extra)
+            for number, (row, token_id, extra) in enumerate(zip(rows, drawn, extras, strict=True))
             if row.reason is None
         ]
         if all(row.reason for row in rows):
             return
-
-
-def _lists(tensors: list[Tensor]) -> list[list[Any]]:
-    """Returns tensors of one shape as lists, waiting for the device once."""
-    lists: list[list[Any]] = [tensors[0].tolist()] if len(tensors) == 1 else torch.stack(tensors).tolist()
-    return lists
 
 
 class RowState:
@@ -190,19 +170,10 @@ class RowState:
 
 def logprobs_of(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
     """Returns the last fields of each row's event: log-probabilities by logits (R, V), if requested."""
-    logprobs = _logprobs(request, logits, token)
-    return [()] * len(token) if logprobs is None else _fields(*(part.tolist() for part in logprobs))
-
-
-def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> tuple[Tensor, ...] | None:
-    """Returns the log-probabilities of a step, as in `_Step`."""
     if request.logprobs is None:
-        return None
+        return [()] * len(token)
     table = torch.log_softmax(logits, dim=-1)
-    return table.gather(1, token[:, None]).squeeze(1), *table.topk(request.top_logprobs, dim=-1)
-
-
-def _fields(chosen: list[float], values: list[Any], ids: list[Any]) -> list[tuple[Any, ...]]:
-    """Returns the log-probabilities of a step, lists now, as the last fields of each row's event."""
-    pairs = zip(ids, values, strict=True)
+    chosen = table.gather(1, token[:, None]).squeeze(1).tolist()
+    values, ids = table.topk(request.top_logprobs, dim=-1)
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
     return list(zip(chosen, (tuple(zip(*pair, strict=True)) or None for pair in pairs), strict=True))

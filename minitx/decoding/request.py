@@ -143,11 +143,12 @@ def ahead_of(request: GenerationRequest, device: torch.device) -> int:
     """Returns the number of steps after which the tokens are read; those after the end are dropped.
 
     Reading waits for an accelerator. It is 1 on a CPU, where nothing waits; with a generator, from which the
-    steps that are dropped would draw; and with a limit of seconds, which is looked at after every token.
+    steps that are dropped would draw; with a limit of seconds; and for log-probabilities, which are read too.
 
     Args:
         request: of a call that returns all its tokens at the end.
         device: of the model.
     """
     draws = getattr(request.sampler, "generator", None) is not None
-    return 1 if device.type == "cpu" or draws or request.stop.deadline is not None else AHEAD
+    reads = request.stop.deadline is not None or request.logprobs is not None
+    return 1 if device.type == "cpu" or draws or reads else AHEAD

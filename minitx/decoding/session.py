@@ -301,16 +301,15 @@ class DecodingSession:
             self._logits = [kept]
         self._chain_input = self._logits[-1] if self._logits else None
 
-    def raise_for_empty_rows(
-        self, rows: Tensor, index: int | None = None, arguments: tuple[Any, ...] | None = None
-    ) -> None:
+    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None, arguments: Any = None) -> None:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`.
 
         `index` is that of a token in the last step, as for `process_step`; None for the last `process`, or an
         earlier one whose `chain_arguments` are passed.
         """
-        last = arguments or self.chain_arguments if index is None else self._after(index)
-        self.request.chain.raise_for_empty_rows(*last, rows)
+        chosen = (arguments or self.chain_arguments) if index is None else self._after(index)
+        logits, context, states = chosen
+        self.request.chain.raise_for_empty_rows(logits, context, states, rows)
 
     def _after(self, index: int) -> tuple[Tensor, Context, State]:
         """Returns logits, context and states after a token of the last step."""

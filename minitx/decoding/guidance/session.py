@@ -68,9 +68,7 @@ class GuidedSession(DecodingSession):
             self._guide(1)
             self._chain_input = self.logits
 
-    def raise_for_empty_rows(
-        self, rows: Tensor, index: int | None = None, arguments: tuple[Any, ...] | None = None
-    ) -> None:
+    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None, arguments: Any = None) -> None:
         """See `DecodingSession.raise_for_empty_rows`."""
         try:
             super().raise_for_empty_rows(rows, index, arguments)

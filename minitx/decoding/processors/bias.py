@@ -25,7 +25,7 @@ from minitx.decoding.parameters import (
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
-from minitx.device import constant
+from minitx.device import Copies, constant
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number, check_type
 
 # With a larger factor an end token is certain already, and float32 would overflow.
@@ -65,32 +65,17 @@ class BiasProcessor(LogitsProcessor):
 
     def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V); `name` is the parameter that errors name."""
-        check_vocabulary(name, [self._largest], logits.shape[-1])
-        prefixes, last, biases = self._table_on(logits.device)
+        ids = torch.cat([part.flatten() for part in self._table.tensors[:2]])
+        check_vocabulary(name, [int(ids.max())], logits.shape[-1])
+        prefixes, last, biases = self._table.on(logits.device)
         history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
         about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
         bias = torch.zeros_like(logits)
         bias.index_add_(1, last, torch.where(about_to_end, biases.to(logits.dtype), 0.0))
         return logits + bias
 
-    def _table_on(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Returns `_table` on a device; it is copied once."""
-        if device.type == "cpu":
-            return self._table
-        if device not in self._copies:
-            self._copies[device] = tuple(part.to(device) for part in self._table)
-        return self._copies[device]
-
     @cached_property
-    def _copies(self) -> dict[torch.device, tuple[Tensor, ...]]:
-        return {}
-
-    @cached_property
-    def _largest(self) -> int:
-        return int(torch.cat([part.flatten() for part in self._table[:2]]).max())
-
-    @cached_property
-    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _table(self) -> Copies:
         """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
 
         In the order in which biases are added: short sequences first.
@@ -99,7 +84,8 @@ class BiasProcessor(LogitsProcessor):
         sequences = sorted(biases, key=len)
         padding = [-1] * len(sequences[-1])
         padded = torch.tensor([padding[len(ids) :] + list(ids) for ids in sequences])
-        return padded[:, :-1], padded[:, -1], torch.tensor([biases[s] for s in sequences], dtype=torch.double)
+        amounts = torch.tensor([biases[s] for s in sequences], dtype=torch.double)
+        return Copies(padded[:, :-1], padded[:, -1], amounts)
 
 
 @dataclass(frozen=True)

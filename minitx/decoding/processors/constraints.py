@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -34,12 +33,9 @@ class TokenProcessor(LogitsProcessor):
 
     def ids(self, logits: Tensor) -> Tensor:
         """Returns the ids as a tensor on the device of the logits (B, V), checked against the vocabulary."""
-        check_vocabulary(self.parameter, self._ids, logits.shape[-1])
-        return constant(self._ids, torch.long, logits.device)
-
-    @cached_property
-    def _ids(self) -> tuple[int, ...]:
-        return tuple(torch.tensor(self.value).reshape(-1).tolist())
+        ids = self.value if isinstance(self.value, tuple) else (self.value,)
+        check_vocabulary(self.parameter, ids, logits.shape[-1])
+        return constant(ids, torch.long, logits.device)
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from minitx.decoding.parameters import NON_NEGATIVE, check_ids, check_size, set_frozen, to_plain
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context, or_spare
-from minitx.device import constant
 from minitx.validation import ArgumentTypeError, Interval, check_number
 
 _LARGEST_POWER = 1e30  # of the base; float32 can hold its products
@@ -80,9 +78,7 @@ class DRY(LogitsProcessor):
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        # An accelerator would be waited for to know the longest row.
-        room = context.tokens.shape[1] if not context.length.is_cpu else None
-        longest = room or int(context.length.max()) if self.multiplier and len(logits) else 0
+        longest = int(context.length.max()) if self.multiplier and len(logits) else 0
         if longest < 2:
             return logits
         newest = context.last(min(longest, self.window or longest)).flip(1)  # (B, n), the last token first
@@ -93,8 +89,7 @@ class DRY(LogitsProcessor):
         ids = or_spare(newest[:, :-1], newest[:, :-1] >= 0, spare)
         most = logits.new_zeros(len(logits), spare + 1)
         most.scatter_reduce_(1, ids, penalties.to(logits.dtype), "amax")
-        breakers = constant(tuple(token for token in self.breakers if token < spare), torch.long, most.device)
-        most.index_fill_(1, breakers, 0.0)
+        most[:, [token for token in self.breakers if token < spare]] = 0.0
         return logits - most[:, :spare]
 
     def repetitions(self, newest: Tensor) -> Tensor:
@@ -105,37 +100,18 @@ class DRY(LogitsProcessor):
         Args:
             newest: the history, the last token first; -1 for none.
         """
-        breakers = constant((-1, *self.breakers), newest.dtype, newest.device)
+        breakers = newest.new_tensor([-1, *self.breakers])
         ends = torch.isin(newest, breakers).cumsum(dim=1) == 0  # may be the end of a repetition
         alive = torch.ones_like(newest[:, 1:], dtype=torch.bool)
         lengths = torch.zeros_like(newest[:, 1:])
         growth = math.log(_LARGEST_POWER) / math.log(self.base) if self.base > 1 else 0
-        longest = int(min(newest.shape[1] - 1, self.allowed_length + growth + 1))
-        if not newest.is_cpu:
-            return repetitions_at_once(newest, ends, longest)
-        for step in range(longest):
+        for step in range(int(min(newest.shape[1] - 1, self.allowed_length + growth + 1))):
             alive = alive[:, : newest.shape[1] - 1 - step]
             alive = alive & (newest[:, 1 + step :] == newest[:, step, None]) & ends[:, step, None]
             if not bool(alive.any()):
                 break
             lengths[:, : alive.shape[1]] += alive
         return lengths
-
-
-def repetitions_at_once(newest: Tensor, ends: Tensor, longest: int) -> Tensor:
-    """Returns the same lengths by few operations, without looking at the values: for an accelerator.
-
-    Args:
-        newest: (B, n), as for `DRY.repetitions`.
-        ends: (B, n) bool, False from the first token on that is part of no repetition.
-        longest: length to which repetitions are followed.
-
-    Returns:
-        (B, n - 1)
-    """
-    windows = F.pad(newest, (0, longest), value=-1).unfold(1, longest, 1)[:, 1 : newest.shape[1]]
-    equal = (windows == newest[:, None, :longest]) & ends[:, None, :longest]  # (B, n - 1, longest)
-    return equal.cumprod(dim=-1, dtype=torch.uint8).sum(dim=-1)
 
 
 def check_breakers(ids: Any) -> tuple[()]:

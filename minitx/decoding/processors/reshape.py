@@ -15,7 +15,6 @@ from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, Numbers, Rule, se
 from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, positional_fields
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import Filter
-from minitx.device import like
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number
 
 _BISECTIONS = 60  # halves a float64 interval to its last bit
@@ -150,7 +149,7 @@ class Skew(NumericProcessor):
         """(B, V) -> (B, V)."""
         order = logits.sort(dim=-1, descending=True, stable=True)
         sums = order.values.double().softmax(dim=-1).cumsum(dim=-1).clamp(max=1)
-        skew = like(self.column(logits), logits)
+        skew = self.tensor(logits)
         shares = torch.nn.functional.pad(sums ** skew.double().exp(), (1, 0)).diff(dim=-1)
         skewed = shares.clamp(min=0).log().to(logits.dtype)
         skewed = skewed.masked_fill(order.values == -torch.inf, -torch.inf)
@@ -184,7 +183,7 @@ class Entmax(Filter):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        alpha = like(self.column(logits), logits).double()
+        alpha = self.tensor(logits).double()
         power = (alpha - 1).clamp(min=1e-9)
         scaled = (logits.double() - logits.amax(dim=-1, keepdim=True)) * power  # at most 0
         low, high = torch.full_like(scaled[:, :1], -1.0), torch.zeros_like(scaled[:, :1])

@@ -14,7 +14,6 @@ from torch import Tensor
 from minitx.decoding.parameters import NON_NEGATIVE, Numbers, Rule
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import Filter
-from minitx.device import like
 from minitx.validation import Interval
 
 
@@ -111,5 +110,5 @@ class TailFree(Filter):
         share = self.column(logits)
         kept = 1 + (sums <= share).sum(dim=-1, keepdim=True)
         least = ordered.gather(1, kept.clamp(max=logits.shape[-1]) - 1)
-        every = (total == 0) | (like(share, logits) == 1)
+        every = (total == 0) | (self.tensor(logits) == 1)
         return logits.masked_fill((logits < least) & ~every, -torch.inf)

@@ -19,7 +19,6 @@ from torch import Tensor
 from minitx.decoding.parameters import Integers, Numbers, Rule
 from minitx.decoding.processors.base import NumericProcessor
 from minitx.decoding.processors.context import Context
-from minitx.device import like
 from minitx.validation import Interval
 
 # The largest vocabulary that is sorted. Above it bisection is faster on a CPU; on a GPU it would synchronise.
@@ -228,7 +227,7 @@ class Eta(Filter):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        epsilon = like(self.column(logits), logits)
+        epsilon = self.tensor(logits)
         _, entropy = _probabilities_and_entropy(logits)
         return _above(torch.minimum(epsilon, epsilon.sqrt() * (-entropy).exp()), logits)
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from minitx.decoding.search.record import SearchRecord, SearchStep
 from minitx.decoding.session import DecodingSession
-from minitx.device import constant, trusted_values
+from minitx.device import constant, read
+from minitx.validation import trusted_values
 
 
 @dataclass
@@ -120,7 +121,7 @@ class _Outcome(NamedTuple):
     ends: Tensor
     existed: Tensor
     finished: BeamHypotheses
-    arguments: tuple[Any, ...]
+    arguments: Any
 
 
 class BeamState:
@@ -192,11 +193,10 @@ class BeamState:
 
     def ends(self, tokens: Tensor) -> Tensor:
         """Returns which candidates (P, C) end their sequences by an end or stop token: (P, C) bool."""
-        lists = (self.request.stop.eos, tuple(sorted(self.request.stop.tokens)))
-        eos, stop = (constant(ids, torch.long, tokens.device) for ids in lists)
-        may_stop = tuple(self.may_stop(place) for place in range(len(tokens)))
-        allowed = constant(may_stop, torch.bool, tokens.device)[:, None]
-        return torch.isin(tokens, eos) | (torch.isin(tokens, stop) & allowed)
+        device, lists = tokens.device, (self.request.stop.eos, self.request.stop.tokens)
+        eos, stop = (constant((*ids,), torch.long, device) for ids in lists)
+        may_stop = constant(tuple(map(self.may_stop, range(len(tokens)))), torch.bool, device)[:, None]
+        return torch.isin(tokens, eos) | (torch.isin(tokens, stop) & may_stop)
 
     def continued(self) -> tuple[Tensor, Tensor]:
         """Returns the processed log-probabilities, (R, V), and the sums of all continuations, (P, N, V)."""
@@ -216,10 +216,8 @@ class BeamState:
         existed = self.sums > -torch.inf
         self._add_step(candidates, kept)
         self._unread.append(self._outcome(kept, existed))
-        if (
-            len(self._unread) == self.request.run_ahead
-            or len(self.record.steps) == self.request.max_new_tokens
-        ):
+        unread, steps = len(self._unread), len(self.record.steps)
+        if unread == self.request.run_ahead or steps == self.request.max_new_tokens:
             self._read()
         self.sums = kept.sums
         if not self.done:
@@ -289,8 +287,8 @@ class BeamState:
         """
         outcomes, self._unread = self._unread, []
         first = len(self.record.steps) - len(outcomes)
-        ends = torch.stack([outcome.ends for outcome in outcomes]).tolist()
-        for steps, (outcome, (done, broken)) in enumerate(zip(outcomes, ends, strict=True), first + 1):
+        ends = zip(outcomes, read([outcome.ends for outcome in outcomes]), strict=True)
+        for steps, (outcome, (done, broken)) in enumerate(ends, first + 1):
             searched = [prompt not in self.hypotheses for prompt in self.prompts]
             if any(both == (True, True) for both in zip(searched, broken, strict=True)):
                 self._raise(outcome, torch.tensor(searched))

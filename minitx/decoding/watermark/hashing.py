@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minitx.decoding.counter import mixed
+from minitx.counter import mixed
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.device import constant
 
