@@ -55,6 +55,18 @@ class MixedExpertsLinear(InPlaceOf, ExpertsLinear):
         bias = None if self.bias is None else self.bias[expert].to(dtype)
         return linear(x.to(dtype), self.weight[expert].to(dtype), bias)
 
+    def each(self, x: Tensor, experts: Tensor) -> Tensor:
+        """(tokens, inputs), (tokens,) -> (tokens, outputs), each token through its own expert"""
+        dtype = wider(self.weight, self.bias)
+        y = torch.bmm(self.weight[experts].to(dtype), x[:, :, None].to(dtype)).squeeze(-1)
+        return y if self.bias is None else y + self.bias[experts].to(dtype)
+
+    def all(self, x: Tensor) -> Tensor:
+        """(tokens, inputs) or (experts, tokens, inputs) -> (experts, tokens, outputs), through all experts"""
+        dtype = wider(self.weight, self.bias)
+        y = x.to(dtype) @ self.weight.to(dtype).mT
+        return y if self.bias is None else y + self.bias[:, None].to(dtype)
+
 
 class MixedConv1d(InPlaceOf, nn.Conv1d):
     """nn.Conv1d in the dtype of its parameters."""
