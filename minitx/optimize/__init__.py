@@ -3,6 +3,7 @@
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
+from minitx.optimize.unpadded import undo_unpadded, unpadded
 
 __all__ = [
     "fast_linear",
@@ -10,4 +11,6 @@ __all__ = [
     "recompute_layers",
     "undo_fast_linear",
     "undo_recompute_layers",
+    "undo_unpadded",
+    "unpadded",
 ]
