@@ -81,7 +81,7 @@ class UnpaddedRelativeContext(UnpaddedContext):
     """Several sequences in one row, for which an attention projects the relative positions once."""
 
     def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """(1, H, N, D), three times -> (1, H, N, D)"""
+        """(1, H, N, D), twice (1, H, N, D) -> (1, H, N, D)"""
         contexts: list[Any] = [context for _, context in self.parts]
         if contexts[0].embeddings is None:
             return super().attend(attention, query, key, value)
@@ -153,7 +153,17 @@ class DisentangledSelfAttention(nn.Module):
         return PositionHeads(key, query)
 
     def position_scores(self, query: Tensor, key: Tensor, positions: PositionHeads, bucket: Tensor) -> Tensor:
-        """twice (B, H, T, D), twice (H, 2 * span, D), (T, T) -> (B, H, T, T)"""
+        """Returns the scores of relative positions.
+
+        Args:
+            query: (B, H, T, D)
+            key: (B, H, T, D)
+            positions: as keys and queries, each (H, 2 * span, D) or None.
+            bucket: (T, T)
+
+        Returns:
+            (B, H, T, T)
+        """
         span = self.positions.span
         total = query.new_zeros(())
         if positions.key is not None:
@@ -220,7 +230,17 @@ class DisentangledStack(nn.Module):
         *,
         record: Recorder | None = None,
     ) -> Tensor:
-        """(B, T, E), mask (B, T) or (B, T, T) or the lengths in a row, (1 or B, T) -> (B, T, E)"""
+        """Runs the layers.
+
+        Args:
+            hidden: (B, T, E)
+            mask: (B, T) or (B, T, T); or the lengths of several sequences in one row; or None.
+            position_ids: (1 or B, T)
+            record: collects hidden states and attention weights; None: nothing is collected.
+
+        Returns:
+            (B, T, E)
+        """
         if record is not None:
             record.begin(len(self.layers))
         real = hidden.new_ones(*hidden.shape[:2], 1)  # (B, T, 1)
