@@ -19,6 +19,7 @@ from minitx.optimize import (
     fast_linear,
     fuse_projections,
     mixed_dtypes,
+    pack_weights,
     undo_fast_linear,
     unfuse_projections,
 )
@@ -381,6 +382,18 @@ def test_passes_change_the_hidden_product_too() -> None:
     assert_same(fast_linear(model), plain, 4)
 
 
+def test_packed_weights_follow_changes_in_place() -> None:
+    config = {**LLAMA, "hidden_size": 256, "intermediate_size": 256}
+    plain = random(config, "causal-lm", torch.float32).eval()
+    model = pack_weights(fuse_projections(copy.deepcopy(plain)))
+    for _ in range(2):
+        torch.testing.assert_close(logits(model), logits(plain), rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            for each in (model, plain):
+                attention(each).V.weight.mul_(-4.0)
+                each.decoder.layers[1].intermediate.gate.weight.neg_()
+
+
 def test_compiled() -> None:
     plain = model_of()
     model = fuse_projections(copy.deepcopy(plain))
@@ -422,6 +435,9 @@ def test_inference_mode_leaves_trainable_parameters() -> None:
         fuse_projections(model)
     model(IDS, labels=IDS).loss.backward()
     assert attention(model).Q.weight.grad is not None
+    with torch.inference_mode():
+        plain = model_of()
+        assert_same(fuse_projections(copy.deepcopy(plain)), plain, 0)
 
 
 def test_without_such_projections() -> None:
