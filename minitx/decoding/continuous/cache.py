@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minitx.layers.cache import Cache, CrossAttentionCache, DynamicCache, StaticCache
+from minitx.layers.cache import Cache, CrossAttentionCache, DynamicCache, LayerCache, StaticCache
 from minitx.models.decoder import CausalModel
 
 # Slots beyond the longest row. Once in so many steps all rows are moved back to the left.
@@ -128,7 +128,7 @@ class RowsCache:
         self._end += 1
         self.lengths = [length + 1 for length in self.lengths]
 
-    def _allocate(self, part: DynamicCache | CrossAttentionCache, slots: int) -> list[Tensor]:
+    def _allocate(self, part: LayerCache | CrossAttentionCache, slots: int) -> list[Tensor]:
         """Returns room for the keys and values of all rows; zeros, since masked values must be finite."""
         assert part.key is not None
         assert part.value is not None

@@ -44,7 +44,7 @@ def _for_rows(processor: Any, rows: Sequence[int]) -> Any:
         return replace(processor, function=_renumbered(processor.function, rows))
     values: Any = processor.value  # type: ignore[attr-defined]
     changes: dict[str, Any] = {positional_fields(processor)[0]: tuple(values[row] for row in rows)}
-    return replace(processor, **changes)  # type: ignore[type-var]
+    return replace(processor, **changes)
 
 
 def _renumbered(

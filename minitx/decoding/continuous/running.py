@@ -17,7 +17,7 @@ from minitx.decoding.continuous.per_row import for_rows, has_values_per_row
 from minitx.decoding.loop import RowState, logprobs_of
 from minitx.decoding.output import Event
 from minitx.decoding.processors.base import StatefulProcessor
-from minitx.decoding.processors.chain import concatenate_states, select_state, unusable
+from minitx.decoding.processors.chain import Chain, concatenate_states, select_state, unusable
 from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import PaddedBatch, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
@@ -62,7 +62,6 @@ class RunningRows:
 
     Attributes:
         jobs: of the running rows.
-        ended: whether each has ended.
     """
 
     def __init__(
@@ -94,6 +93,7 @@ class RunningRows:
 
     @property
     def ended(self) -> list[bool]:
+        """Whether each row has ended."""
         return [text.reason is not None for text in self._texts]
 
     def join(self, jobs: Sequence[Job]) -> None:
@@ -228,10 +228,9 @@ class RunningRows:
             self._texts.append(RowState.of(own, job.prompt, job.row))
         self._choose_rows()
 
-    def _chain_of(self, jobs: Sequence[Job]) -> Any:
-        return (
-            for_rows(self.request.chain, [job.row for job in jobs]) if self._per_row else self.request.chain
-        )
+    def _chain_of(self, jobs: Sequence[Job]) -> Chain:
+        chain = self.request.chain
+        return for_rows(chain, [job.row for job in jobs]) if self._per_row and jobs else chain
 
     def _choose_rows(self) -> None:
         """Chooses the parameters and random keys of the running rows."""
