@@ -42,9 +42,9 @@ def _for_rows(processor: Any, rows: Sequence[int]) -> Any:
         return for_rows(processor, rows)
     if isinstance(processor, PrefixAllowed):
         return replace(processor, function=_renumbered(processor.function, rows))
-    values: Any = processor.value  # type: ignore[attr-defined]
-    changes: dict[str, Any] = {positional_fields(processor)[0]: tuple(values[row] for row in rows)}
-    return replace(processor, **changes)
+    numeric: Any = processor  # the others are refused before
+    changes = {positional_fields(numeric)[0]: tuple(numeric.value[row] for row in rows)}
+    return replace(numeric, **changes)
 
 
 def _renumbered(
