@@ -57,7 +57,7 @@ class Verdict:
 
 
 def distance_of(answer: Tensor, reference: Tensor) -> float:
-    """Returns the largest difference of two tensors of one shape, as a share of the reference's largest value.
+    """Returns the largest difference of two tensors, as a share of the reference's largest value.
 
     A shape that differs, or a value that is not finite, is at infinite distance.
     """
@@ -159,16 +159,18 @@ class Referee:
         if margin <= TIED[self.dtype] * largest:
             return _with(verdict, "tie", margin=margin)
         kind = "scores" if self.workload.num_beams > 1 else "logits"
-        return _with(verdict, "wrong", margin=margin, note=f"tokens differ where {kind} differ by {margin:.2g}")
+        note = f"tokens differ where {kind} differ by {margin:.2g}"
+        return _with(verdict, "wrong", margin=margin, note=note)
 
     def _margin(self, answer: Rows, row: int, at: int) -> tuple[float, float]:
         """Returns how much the reference prefers its own tokens of a row, and the size of its numbers."""
         own, prompt = self.answer[row], self.rows[row]
         if self.workload.num_beams == 1:
             logits = self.engine.prefill([prompt], [own[:at]])[0]
-            return float(logits[own[at]] - logits[answer[row][at]]), float(logits.abs().max())
+            margin = abs(float(logits[own[at]] - logits[answer[row][at]]))
+            return margin, float(logits.abs().max()) or 1.0
         sums = [self._log_probability(prompt, tokens) for tokens in (own, answer[row])]
-        return abs(sums[0] - sums[1]), abs(sums[0])
+        return abs(sums[0] - sums[1]), abs(sums[0]) or 1.0
 
     def _log_probability(self, prompt: list[int], tokens: list[int]) -> float:
         steps = ((i, self.engine.prefill([prompt], [tokens[:i]])[0]) for i in range(len(tokens)))

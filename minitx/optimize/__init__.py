@@ -2,12 +2,16 @@
 
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
+from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
 from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
 
 __all__ = [
     "fast_linear",
     "mixed_dtypes",
+    "pack_weights",
+    "packed_is_faster",
     "recompute_layers",
     "undo_fast_linear",
     "undo_recompute_layers",
+    "unpack_weights",
 ]
