@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, Engine, Rows, Setup
 from minitx.bench.engines.batches import in_batches
+from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.ctranslate2_files import convert, name, number
 from minitx.bench.engines.texts import text_tokenizer, text_vectors, unpoolable
 from minitx.bench.workloads import Call, Family, Workload
@@ -56,17 +56,15 @@ class CTranslate2(Engine):
         """Converts the checkpoint and loads it."""
         import ctranslate2
 
-        from minitx.bench.engines.transformers_eager import quiet
-
-        quiet()
         self.setup = setup
-        with TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            self.tokens = convert(setup.folder, Path(folder), self.quantization)
-            self.compile_seconds = time.perf_counter() - start
-            kind = getattr(ctranslate2, KINDS[setup.family])
-            threads = {"inter_threads": 1, "intra_threads": setup.threads}
-            self.model = kind(folder, device="cpu", compute_type=self.quantization, **threads)
+        self.tokens = int(read_json(setup.folder / "config.json")["vocab_size"])
+        start = time.perf_counter()
+        write = partial(convert, setup.folder, quantization=self.quantization)
+        folder = converted(self.name, setup.folder, write)
+        self.compile_seconds = time.perf_counter() - start
+        kind = getattr(ctranslate2, KINDS[setup.family])
+        threads = {"inter_threads": 1, "intra_threads": setup.threads}
+        self.model = kind(str(folder), device="cpu", compute_type=self.quantization, **threads)
 
     def encode(self, rows: Rows) -> Tensor:
         """Returns the mean hidden states, (R, E)."""
@@ -161,6 +159,7 @@ class CTranslate2Int8(CTranslate2):
 
     name: ClassVar[str] = "ctranslate2-int8"
     exact: ClassVar[bool] = False
+    weight_bytes: ClassVar[float | None] = 1
     quantization: ClassVar[str] = "int8"
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from minitx.bench.engines.transformers_eager import quiet
+
 END = "<end>"
 NEVER = -1e9  # logit of the end token; a finite number, as beam searches add logits
 
@@ -50,16 +52,17 @@ def number(token: str) -> int:
     return int(token[1:-1])
 
 
-def convert(folder: Path, target: Path, quantization: str) -> int:
-    """Writes a checkpoint in CTranslate2's format; returns the number of its tokens, without "<end>".
+def convert(folder: Path, target: Path, quantization: str) -> None:
+    """Writes a checkpoint in CTranslate2's format.
 
     Args:
         folder: a checkpoint in Hugging Face's layout; tokenizer files are not read.
-        target: a folder to write.
+        target: a folder to write, which does not exist.
         quantization: of the weights, such as "float32" or "int8".
     """
     from ctranslate2.converters import TransformersConverter
 
+    quiet()
     names: list[Names] = []
 
     def load_model(kind: Any, path: str, **options: Any) -> Any:
@@ -77,8 +80,7 @@ def convert(folder: Path, target: Path, quantization: str) -> int:
     converter: Any = TransformersConverter(str(folder))
     converter.load_model = load_model
     converter.load_tokenizer = lambda *_, **__: names[0]
-    converter.convert(str(target), quantization=quantization, force=True)
-    return names[0].size
+    converter.convert(str(target), quantization=quantization)
 
 
 @torch.no_grad()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from minitx.bench.engine import Engine, Rows, Setup
+from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.gguf_file import unsupported, write_gguf
 from minitx.bench.workloads import Call, Family, Workload
 from minitx.io import read_json
@@ -85,13 +84,11 @@ class LlamaCpp(Engine):
 
         self.setup, self.library = setup, llama_cpp
         _errors()
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "model.gguf"
-            start = time.perf_counter()
-            write_gguf(setup.folder, path, int8=self.int8)
-            self.compile_seconds = time.perf_counter() - start
-            parameters = llama_cpp.llama_model_default_params()
-            self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        start = time.perf_counter()
+        path = converted(self.name, setup.folder, partial(write_gguf, setup.folder, int8=self.int8))
+        self.compile_seconds = time.perf_counter() - start
+        parameters = llama_cpp.llama_model_default_params()
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise _failed("does not load the GGUF file that was written")
         vocabulary = llama_cpp.llama_model_get_vocab(self.model)
@@ -191,6 +188,7 @@ class LlamaCppQ8(LlamaCpp):
     """
 
     name: ClassVar[str] = "llama.cpp-q8"
+    weight_bytes: ClassVar[float | None] = 34 / 32
     int8: ClassVar[bool] = True
 
 

@@ -6,8 +6,8 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from minitx.bench.engine import PADDED_TEXTS, Engine, Rows, Setup
 from minitx.bench.engines.batches import in_batches, padded
+from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.texts import text_tokenizer, text_vectors, unpoolable
 from minitx.bench.engines.transformers_eager import quiet
 from minitx.bench.workloads import Call, Family, Workload
@@ -49,20 +50,15 @@ class OnnxRuntime(Engine):
     def load(self, setup: Setup) -> None:
         """Exports the checkpoint and loads the graph."""
         import onnxruntime
-        import transformers
 
-        quiet()
         self.setup = setup
         start = time.perf_counter()
-        model = transformers.AutoModel.from_pretrained(setup.folder, dtype=torch.float32)
+        path = converted(self.name, setup.folder, partial(export, setup.folder))
+        self.compile_seconds = time.perf_counter() - start
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = setup.threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            export(LastHiddenState(model.eval()), path)
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.compile_seconds = time.perf_counter() - start
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def encode(self, rows: Rows) -> Tensor:
         """Returns the mean hidden states, (R, E)."""
@@ -98,13 +94,18 @@ class LastHiddenState(nn.Module):
         return hidden
 
 
-def export(model: nn.Module, path: Path) -> None:
-    """Writes a model as ONNX, for any batch and any length.
+def export(folder: Path, path: Path) -> None:
+    """Writes an encoder as ONNX, for any batch and any length.
 
     Args:
-        model: called with ids and mask, (B, T) int64 each.
+        folder: of the checkpoint.
         path: of the file.
     """
+    import transformers
+
+    quiet()
+    encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    model = LastHiddenState(encoder.eval())
     ids = torch.zeros(2, 9, dtype=torch.long)
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0

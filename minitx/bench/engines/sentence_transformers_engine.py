@@ -21,7 +21,7 @@ class SentenceTransformers(Engine):
 
     name: ClassVar[str] = "sentence-transformers"
     packages: ClassVar[tuple[str, ...]] = ("sentence-transformers", "transformers")
-    calls: ClassVar[frozenset[Call]] = frozenset(("embed", "load", "import"))
+    calls: ClassVar[frozenset[Call]] = frozenset(("embed", "import"))
     families: ClassVar[tuple[Family, ...]] = ("encoder",)
     imports: ClassVar[str] = "import sentence_transformers"
     model: Any

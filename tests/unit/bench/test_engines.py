@@ -14,6 +14,8 @@ from torch import Tensor
 
 from minitx.bench import engine as engines
 from minitx.bench.engine import ENGINES, Engine, Setup, installed, make_engine
+from minitx.bench.engines import conversions
+from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.ctranslate2_files import END, add_end_token
 from minitx.bench.engines.llama_cpp_engine import SLOTS, LlamaCpp, Row
 from minitx.bench.engines.transformers_compiled import TransformersCompiled
@@ -262,6 +264,34 @@ def test_gguf_files_hold_the_weights(kind: str, folders: dict[str, Path], tmp_pa
         assert float((restored - weight).abs().max()) <= float(weight.abs().max()) / 127
     assert exact["output_norm.weight"].tensor_type == int8["output_norm.weight"].tensor_type
     assert sum(t.n_elements for t in exact.values()) == sum(map(torch.Tensor.numel, weights.values()))
+
+
+def test_a_checkpoint_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again when it changes; nothing is left where the conversion fails."""
+    monkeypatch.setenv(conversions.VARIABLE, str(tmp_path / "place"))
+    (tmp_path / "place").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    written: list[Path] = []
+
+    def write(path: Path) -> None:
+        written.append(path)
+        path.write_text("converted")
+
+    def fail(path: Path) -> None:
+        path.mkdir()
+        raise ValueError("no room")
+
+    with pytest.raises(ValueError, match="no room"):
+        converted("kind", tmp_path / "model", fail)
+    assert not list((tmp_path / "place").iterdir())
+    first = converted("kind", tmp_path / "model", write)
+    assert converted("kind", tmp_path / "model", write) == first
+    assert first.read_text() == "converted"
+    assert len(written) == 1
+    (tmp_path / "model" / "config.json").write_text('{"vocab_size": 7}')
+    assert converted("kind", tmp_path / "model", write) != first
+    assert len(written) == 2
 
 
 # --- reasons ---------------------------------------------------------------------------------------
