@@ -65,7 +65,7 @@ def convert(folder: Path, target: Path, quantization: str) -> None:
     quiet()
     names: list[Names] = []
 
-    def load_model(kind: Any, path: str, **options: Any) -> Any:
+    def _load_model(kind: Any, path: str, **options: Any) -> Any:
         model = kind.from_pretrained(path, **options)
         size = model.get_input_embeddings().num_embeddings
         text = model.get_output_embeddings() is not None
@@ -78,7 +78,7 @@ def convert(folder: Path, target: Path, quantization: str) -> None:
         return model
 
     converter: Any = TransformersConverter(str(folder))
-    converter.load_model = load_model
+    converter.load_model = _load_model
     converter.load_tokenizer = lambda *_, **__: names[0]
     converter.convert(str(target), quantization=quantization)
 

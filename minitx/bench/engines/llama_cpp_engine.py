@@ -217,11 +217,11 @@ def _errors() -> list[str]:
 
     errors: list[str] = []
 
-    def log(level: int, text: bytes, _: Any) -> None:
+    def _log(level: int, text: bytes, _: Any) -> None:
         if level == ERROR_LEVEL:
             errors.append(text.decode(errors="replace").strip())
 
-    KEPT.append(llama_cpp.llama_log_callback(log))
+    KEPT.append(llama_cpp.llama_log_callback(_log))
     llama_cpp.llama_log_set(KEPT[-1], None)
     return errors
 
