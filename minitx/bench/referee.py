@@ -8,6 +8,7 @@ weights, are reported as numbers; only an answer that has nothing to do with the
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -52,8 +53,9 @@ class Verdict:
         return self.kind != "wrong"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the attributes that are not None."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        """Returns the attributes that are not None; a distance that is not finite is left out."""
+        values = {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        return {n: v for n, v in values.items() if not isinstance(v, float) or math.isfinite(v)}
 
 
 def distance_of(answer: Tensor, reference: Tensor) -> float:

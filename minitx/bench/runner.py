@@ -19,7 +19,7 @@ from minitx.bench.alone import memory_of
 from minitx.bench.calls import inputs_of, timed
 from minitx.bench.engine import Engine, Setup
 from minitx.bench.referee import Referee, Verdict
-from minitx.bench.results import Row, figures
+from minitx.bench.results.row import Row
 from minitx.bench.roofline import Meter, Peaks, work_of
 from minitx.bench.workloads import Workload
 from minitx.models import Model
@@ -245,3 +245,11 @@ def in_turn(items: Sequence[Any], rounds: int) -> Iterator[Any]:
         start = number % len(items) if items else 0
         yield from (*items[start:], *items[:start])
         yield None
+
+
+def figures(workload: Workload, samples: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the figures of the median and of the quartiles, the lower one first."""
+    ordered = sorted(samples)
+    quartiles = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
+    middle, *ends = (workload.figure(seconds) for seconds in (quartiles[1], quartiles[0], quartiles[2]))
+    return middle, min(ends), max(ends)

@@ -102,6 +102,7 @@ ROOMS = {
     "decoding/trees": 1_150,
     "decoding/watermark": 510,
     "cli": 960,
+    "cli/bench.py": 90,
     "cli/inside": 200,
     "cli/strategies": 190,
     "cli/tasks": 245,

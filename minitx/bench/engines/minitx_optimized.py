@@ -12,7 +12,7 @@ from minitx.bench.workloads import Call, Workload
 
 
 class MinitxOptimized(Minitx):
-    """A model of minitx with the passes that `minitx.optimize` chooses on this machine.
+    """minitx after minitx.optimize(model).
 
     Attributes:
         options: keyword arguments of `minitx.optimize`.
@@ -38,7 +38,7 @@ class MinitxOptimized(Minitx):
 
 
 class MinitxInt8(MinitxOptimized):
-    """The same with int8 weights."""
+    """minitx after minitx.optimize, with int8 weights."""
 
     name: ClassVar[str] = "minitx-int8"
     exact: ClassVar[bool] = False
@@ -47,7 +47,7 @@ class MinitxInt8(MinitxOptimized):
 
 
 class MinitxBfloat16(MinitxOptimized):
-    """The same with bfloat16 weights."""
+    """minitx after minitx.optimize, with bfloat16 weights."""
 
     name: ClassVar[str] = "minitx-bfloat16"
     exact: ClassVar[bool] = False

@@ -17,7 +17,7 @@ LEARNING_RATE = 1e-4
 
 
 class Minitx(Engine):
-    """A model of minitx, as loaded."""
+    """minitx, as minitx.load returns a model."""
 
     name: ClassVar[str] = "minitx"
     calls: ClassVar[frozenset[Call]] = frozenset(
@@ -117,7 +117,7 @@ class Minitx(Engine):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def program(self, setup: Setup, prompt: list[int]) -> str:
         """Returns a program that prints the first new token."""

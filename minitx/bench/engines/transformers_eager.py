@@ -20,9 +20,10 @@ CLASSES = {
 
 
 class Transformers(Engine):
-    """A model of transformers: sdpa attention, a dynamic cache, padded batches for rows of many lengths.
+    """transformers with its defaults, not compiled.
 
-    Texts are sorted by length and padded in batches of 32, prompts as they come in batches of 8.
+    That is sdpa attention and a dynamic cache. Rows of many lengths are padded: texts sorted by length in
+    batches of 32, prompts as they come in batches of 8.
     """
 
     name: ClassVar[str] = "transformers"
@@ -110,7 +111,7 @@ class Transformers(Engine):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def program(self, setup: Setup, prompt: list[int]) -> str:
         """Returns a program that prints the first new token."""
@@ -128,7 +129,10 @@ class Transformers(Engine):
 
 
 class TransformersUnsorted(Transformers):
-    """The same with texts in batches of 32 as they come, as a loop over a list does."""
+    """transformers, with texts in batches as they come.
+
+    That is how a loop over a list runs them.
+    """
 
     name: ClassVar[str] = "transformers-unsorted"
     calls: ClassVar[frozenset[Call]] = frozenset(("encode",))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
-
-from minitx.bench.workloads import Workload
 
 KEY = ("workload", "model", "engine", "dtype", "device", "threads", "batch", "length", "new_tokens")
 
@@ -90,11 +87,3 @@ class Run:
     machine: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     peaks: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-def figures(workload: Workload, samples: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the figures of the median and of the quartiles, the lower one first."""
-    ordered = sorted(samples)
-    quartiles = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
-    middle, *ends = (workload.figure(seconds) for seconds in (quartiles[1], quartiles[0], quartiles[2]))
-    return middle, min(ends), max(ends)
