@@ -123,6 +123,21 @@ def test_a_saved_folder_is_the_checkpoint(
     assert headless.head is None
 
 
+def test_an_adapter_is_merged_into_a_file(write: Callable[..., Path], tmp_path: Path) -> None:
+    from minitx.training import add_lora, save_adapter
+
+    path = write("qwen2", kind=Kind.Q8_0)
+    model = minitx.load(path)
+    add_lora(model, rank=2, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or name.endswith("lora_up"):
+            parameter.data.normal_(generator=torch.Generator().manual_seed(2))
+    save_adapter(model, tmp_path / "adapter")
+    merged = minitx.load(tmp_path / "adapter")
+    assert torch.allclose(logits(merged), logits(model.eval()), rtol=0, atol=1e-4)
+    assert not torch.allclose(logits(merged), logits(minitx.load(path)), rtol=0, atol=1e-2)
+
+
 def test_experts_of_older_files_are_apart(folders: dict[str, Path], tmp_path: Path) -> None:
     config, folder = CONFIGS["mixtral"], folders["mixtral"]
     tensors = {}
