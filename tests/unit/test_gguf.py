@@ -157,6 +157,12 @@ def test_two_ends_of_a_text_are_both_stated(write: Callable[..., Path]) -> None:
     assert gguf_config(path)["eos_token_id"] == [2, 7]
 
 
+def test_a_window_of_zero_is_none(write: Callable[..., Path]) -> None:
+    path = write("phi3", {**CONFIGS["phi3"], "sliding_window": 0})
+    assert "sliding_window" not in gguf_config(path)
+    assert gguf_config(write("phi3"))["sliding_window"] == 5
+
+
 # --- RoPE --------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 import torch
 from gguf import GGUFWriter
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import minitx
 from minitx.cli.app import main
@@ -59,11 +59,7 @@ def byte_level(request: pytest.FixtureRequest) -> tuple[str, Tokenizer]:
     backend = Tokenizer(models.BPE(ignore_merges=rule.ignores_merges))
     if rule.nfc:
         backend.normalizer = normalizers.NFC()
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule.pattern is None)
-    if rule.pattern is not None:
-        words = pre_tokenizers.Split(Regex(rule.pattern), "isolated")
-        split = pre_tokenizers.Sequence([words, split])
-    backend.pre_tokenizer, backend.decoder = split, decoders.ByteLevel()
+    backend.pre_tokenizer, backend.decoder = rule.splitter(), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, special_tokens=["<|end|>"])
     backend.train_from_iterator(LINES * 5, trainer)
@@ -84,6 +80,24 @@ def _byte_level_keys(rule: str, backend: Tokenizer, **changes: Any) -> Callable[
         writer.add_chat_template(TEMPLATE)
 
     return _add
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("gpt-2", "It|'s|ĠaB|_|C|,|Ġ|ĠDON|'|T|Ġ1234|!?|ĊĊ|Ġx"),
+        ("smollm", "It|'s|ĠaB|_|C|,|Ġ|ĠDON|'|T|Ġ|1|2|3|4|!?|ĊĊ|Ġx"),
+        ("qwen2", "It|'s|ĠaB|_C|,|Ġ|ĠDON|'T|Ġ|1|2|3|4|!?ĊĊ|Ġx"),
+        ("llama-bpe", "It|'s|ĠaB|_C|,|Ġ|ĠDON|'T|Ġ|123|4|!?ĊĊ|Ġx"),
+        ("tekken", "It|'s|Ġa|B|_C|,|Ġ|ĠDON|'T|Ġ|1|2|3|4|!?ĊĊ|Ġx"),
+        ("gpt-4o", "It's|Ġa|B|_C|,|Ġ|ĠDON'T|Ġ|123|4|!?ĊĊ|Ġx"),
+    ],
+    ids=lambda value: value if "|" not in value else "",
+)
+def test_a_rule_splits_words_as_the_checkpoints_do(rule: str, expected: str) -> None:
+    """From the regular expressions in the tokenizer.json of a checkpoint of each rule."""
+    parts = WORDS[rule].splitter().pre_tokenize_str("It's aB_C,  DON'T 1234!?\n\n x")
+    assert "|".join(part for part, _ in parts) == expected
 
 
 def test_byte_level_ids_are_the_original_ones(
@@ -220,7 +234,7 @@ def test_a_tokenizer_that_cannot_be_built_is_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rule": "tekken"}, "'tekken'.*gpt-2"),
+        ({"rule": "viking"}, "'viking'.*gpt-2"),
         ({"merges": ["a b c"]}, "merges"),
         ({"merges": ["zzz yyy"]}, "belong together"),
         ({"tokens": ["a", "b", "ab", "ab", *(f"x{i}" for i in range(92))], "merges": ["a b"]}, "twice"),

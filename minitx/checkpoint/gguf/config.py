@@ -13,7 +13,7 @@ from minitx.checkpoint.gguf.rope import rope_keys
 
 _EMBEDDING = "token_embd.weight"
 _NUMBERS = ("epsilon", "softcapping")
-_OPTIONAL = ("sliding_window", "softcapping", "head_count_kv")
+_WINDOW, _OPTIONAL = "sliding_window", ("softcapping", "head_count_kv")
 # Key of the tokenizer -> key of config.json
 _IDS = {"bos_token_id": "bos_token_id", "padding_token_id": "pad_token_id"}
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
@@ -63,6 +63,8 @@ def read_config(file: GgufFile) -> tuple[dict[str, Any], Family]:
         "model_type": kind,
     }
     for key, name in family.keys.items():
+        if key.endswith(_WINDOW) and keys.get(key, 0) == 0:
+            continue  # the converter's form of no window
         read = keys.number if key.endswith(_NUMBERS) else keys.size
         value = read(key, None) if key.endswith(_OPTIONAL) else read(key)
         if value is not None:

@@ -24,6 +24,7 @@ from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces
 if TYPE_CHECKING:
     from tokenizers import AddedToken
     from tokenizers import Tokenizer as Backend
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 _NORMAL, _LARGEST_KIND = 1, 6
 _ROLES = {
@@ -49,22 +50,53 @@ class Words(NamedTuple):
     Attributes:
         pattern: regular expression of the words; None for GPT-2's own.
         nfc: whether Unicode's composed form comes first.
+        digits: whether each digit is a word, before anything else.
         bos: whether the first token is added unless the file states it.
         ignores_merges: whether a whole word of the vocabulary is one token, whatever the merges.
     """
 
     pattern: str | None = None
     nfc: bool = False
+    digits: bool = False
     bos: bool = False
     ignores_merges: bool = False
+
+    def splitter(self, *, prefix: bool = False) -> PreTokenizer:
+        """Returns the pre-tokenizer; with `prefix` it adds a space before the text."""
+        from tokenizers import Regex, pre_tokenizers
+
+        parts: list[PreTokenizer] = [pre_tokenizers.Digits(individual_digits=True)] if self.digits else []
+        if self.pattern is not None:
+            parts.append(pre_tokenizers.Split(Regex(self.pattern), behavior="isolated"))
+        own = self.pattern is None
+        parts.append(pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=own))
+        return pre_tokenizers.Sequence(parts) if len(parts) > 1 else parts[0]
+
+
+_CAPITALS, _SMALLS = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"  # of English words
+
+
+def _cased(endings: str, digits: str) -> str:
+    """Returns the expression that also splits a word where a capital follows a small letter."""
+    start = r"[^\r\n\p{L}\p{N}]?"
+    words = [f"{start}{_CAPITALS}*{_SMALLS}+{endings}", f"{start}{_CAPITALS}+{_SMALLS}*{endings}"]
+    return "|".join([*words, digits, r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"])
 
 
 _THREE_DIGITS = QWEN_WORDS.replace(r"\p{N}|", r"\p{N}{1,3}|")  # Llama 3's; Qwen has single digits
 WORDS = {
     **dict.fromkeys(("gpt-2", "phi-2"), Words()),
     "olmo": Words(nfc=True),  # of GPT-NeoX too
+    "smollm": Words(digits=True),
     "qwen2": Words(QWEN_WORDS, nfc=True),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), Words(_THREE_DIGITS, bos=True, ignores_merges=True)),
+    "deepseek-r1-qwen": Words(QWEN_WORDS),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
+        Words(_THREE_DIGITS, bos=True, ignores_merges=True),
+    ),
+    "tekken": Words(_cased("", r"\p{N}"), bos=True, ignores_merges=True),
+    **dict.fromkeys(("gpt-4o", "llama4"), Words(_cased(_ENDINGS, r"\p{N}{1,3}"))),
     **dict.fromkeys(("dbrx", "smaug-bpe"), Words(_THREE_DIGITS)),
 }
 # The rule of older files, which name none
@@ -124,6 +156,7 @@ def _settings(
     Args:
         keys: of the tokenizer.
         texts, kinds: of the tokens.
+        digits: whether each digit is a word, before anything else.
         bos: whether the first token is added unless the file states it.
         usual: ids of special tokens that the file need not state; empty for a byte-level vocabulary.
     """
@@ -191,7 +224,7 @@ def _pieces(keys: Metadata, texts: Sequence[str], kinds: Sequence[int]) -> Backe
 
 def _byte_pairs(keys: Metadata, texts: Sequence[str], words: Words) -> Backend:
     """Builds byte-level BPE from tokens and merges."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     keys.ignore(["scores", "remove_extra_whitespaces"])
     prefix = keys.flag("add_space_prefix", False)
@@ -209,11 +242,6 @@ def _byte_pairs(keys: Metadata, texts: Sequence[str], words: Words) -> Backend:
         raise ValueError(f"{keys.file.path}: {reason}.") from error
     if words.nfc:
         backend.normalizer = normalizers.NFC()
-    if words.pattern is None:
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    else:
-        split = pre_tokenizers.Split(Regex(words.pattern), behavior="isolated")
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    backend.pre_tokenizer = words.splitter(prefix=prefix)
     backend.decoder = decoders.ByteLevel()
     return backend
