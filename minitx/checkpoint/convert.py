@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from minitx.checkpoint.files import WEIGHTS, summarize
+from minitx.checkpoint.formats.source import read_place
 from minitx.checkpoint.gguf.header import is_gguf
-from minitx.checkpoint.gguf.source import read_place
 from minitx.checkpoint.hub import TEMPLATES, TOKENIZER
 from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder

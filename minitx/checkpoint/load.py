@@ -23,7 +23,7 @@ from minitx.checkpoint.build import (
     set_parameter,
 )
 from minitx.checkpoint.files import GENERATION, Tensors
-from minitx.checkpoint.gguf.source import open_weights, read_place, stored_config
+from minitx.checkpoint.formats.source import open_weights, read_place, stored_config
 from minitx.checkpoint.lora.adapter import Adapter, read_adapter
 from minitx.checkpoint.lora.merge import check_ties, merge
 from minitx.checkpoint.record import Checkpoint

@@ -77,7 +77,7 @@ class Source:
     def architecture(self, folder: Path) -> Architecture | None:
         """Returns the architecture; None without a config.json, about which loading raises."""
         from minitx.checkpoint.build import choose_architecture
-        from minitx.checkpoint.gguf.source import has_config, stored_config
+        from minitx.checkpoint.formats.source import has_config, stored_config
         from minitx.checkpoint.lora.base import base_folder
 
         place = base_folder(folder, token=self.token, offline=bool(self.offline))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minitx.checkpoint.gguf.source import open_weights, read_place
+from minitx.checkpoint.formats.source import open_weights, read_place
 from minitx.checkpoint.lora.base import base_folder
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled

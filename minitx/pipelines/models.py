@@ -94,7 +94,7 @@ def _head(spec: TaskSpec, model: str | Path, hub: Mapping[str, Any]) -> str | No
         ArgumentValueError: config.json names another head.
     """
     from minitx.checkpoint.build import choose_architecture, class_names
-    from minitx.checkpoint.gguf.source import has_config, stored_config
+    from minitx.checkpoint.formats.source import has_config, stored_config
     from minitx.checkpoint.hub import fetch
     from minitx.checkpoint.lora.base import base_folder
     from minitx.checkpoint.lora.settings import ADAPTER_CONFIG

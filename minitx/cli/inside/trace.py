@@ -12,7 +12,7 @@ from minitx.cli.source import Source
 @command(MODEL, *group("the model", *HUB[:3], "head", "dtype"))
 def estimate(source: Source, json: bool, **options: Any) -> None:
     """Prints parameters, memory and operations of a model."""
-    from minitx.checkpoint.gguf.source import stored_config
+    from minitx.checkpoint.formats.source import stored_config
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.inspect.estimate import estimate as estimated
 
