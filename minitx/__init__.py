@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.config import TextInputs as TextInputs
     from minitx.config import TransformConfig as TransformConfig
     from minitx.config import replace_in as replace_in
+    from minitx.decoding.continuous.generate_many import generate_as_completed as generate_as_completed
+    from minitx.decoding.continuous.generate_many import generate_many as generate_many
     from minitx.decoding.generate import generate as generate
     from minitx.decoding.generate import stream as stream
     from minitx.decoding.generation_config import GenerationSettings as GenerationSettings
@@ -88,6 +90,7 @@ _NAMES = {  # module -> its public names
     "config": "Alibi AttentionConfig CellLoss CellSelection CustomInputs Disentangled ExpertsConfig "
     "FeedForwardConfig HeadConfig LayerConfig LearnedPositions ModelConfig NormConfig RelativeBias "
     "RopeConfig Rotary SinusoidalPositions StackConfig TextInputs TransformConfig replace_in",
+    "decoding.continuous.generate_many": "generate_as_completed generate_many",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
     "decoding.guidance.contrastive_search": "ContrastiveSearch",

@@ -27,6 +27,7 @@ from minitx.habits import explain_arguments
 from minitx.io import write_json
 from minitx.models import EncoderDecoderModel, Model
 from minitx.models.compiled import check_not_compiled
+from minitx.optimize.quantize.passes import check_weights_kept
 from minitx.transaction import StagedFiles, transaction
 from minitx.validation import (
     ArgumentTypeError,
@@ -112,11 +113,12 @@ def save(
 
 
 def check_whole(model: Model) -> None:
-    """Checks that each parameter is whole, and not the part of one process.
+    """Checks that each parameter is whole: not the part of one process, nor dropped after quantising.
 
     Raises:
-        ArgumentValueError: a model that several processes train.
+        ArgumentValueError: a model that several processes train, or one without its weights.
     """
+    check_weights_kept(model)
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "full_tensor"):
             hint = "minitx.training.distributed.gather(model) returns a whole copy"

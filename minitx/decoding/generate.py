@@ -12,7 +12,7 @@ from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.guidance.session import open_session
 from minitx.decoding.output import Event, Result, collect
 from minitx.decoding.prompts import Prompts
-from minitx.decoding.request import GenerationOptions
+from minitx.decoding.request import GenerationOptions, ahead_of
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
@@ -69,6 +69,7 @@ def generate(
     """
     check_names(generate, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
+    request = replace(request, run_ahead=ahead_of(request, model.device))
     session = open_session(model, request, lookahead=strategy.lookahead)
     result = collect((event for step in strategy.run(session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 Logprobs = Literal["raw", "processed"]
+AHEAD = 8  # steps that run on an accelerator before their tokens are read
 
 
 class GenerationOptions(GrammarOptions, total=False):
@@ -108,6 +109,8 @@ class GenerationRequest:
         guidance: for sessions of `open_session`; None for none.
         repeated: per prompt, the characters at the beginning of the output that the prompt had; () for 0.
         whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
+        run_ahead: the number of steps after which the tokens are read, to see whether rows have ended; see
+            `ahead_of`.
     """
 
     prompts: list[list[int]]
@@ -128,8 +131,24 @@ class GenerationRequest:
     guidance: ResolvedGuidance | None = None
     repeated: Sequence[int] = ()
     whole_prompts: Sequence[list[int]] = ()
+    run_ahead: int = 1
 
     @property
     def passed_prompts(self) -> Sequence[list[int]]:
         """The prompts of the call, whether they are healed or not."""
         return self.whole_prompts or self.prompts
+
+
+def ahead_of(request: GenerationRequest, device: torch.device) -> int:
+    """Returns the number of steps after which the tokens are read; those after the end are dropped.
+
+    Reading waits for an accelerator. It is 1 on a CPU, where nothing waits; with a generator, from which the
+    steps that are dropped would draw; with a limit of seconds; and for log-probabilities, which are read too.
+
+    Args:
+        request: of a call that returns all its tokens at the end.
+        device: of the model.
+    """
+    draws = getattr(request.sampler, "generator", None) is not None
+    reads = request.stop.deadline is not None or request.logprobs is not None
+    return 1 if device.type == "cpu" or draws or reads else AHEAD

@@ -113,7 +113,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if parts:
         return _in_parts(x, weight, bias, parts)
     if onednn_is_faster():
-        return _onednn(x, weight, bias)
+        return onednn(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
@@ -142,7 +142,7 @@ class _Recorded(torch.autograd.Function):
         """(..., inputs), (outputs, inputs), (outputs) -> (..., outputs)"""
         to_x, to_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
-        return _onednn(x, weight, bias)
+        return onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -151,7 +151,7 @@ class _Recorded(torch.autograd.Function):
         to_x, to_weight, to_bias = ctx.needs_input_grad
         # The gradient of a gradient is recorded in PyTorch's own products.
         plain = torch.is_grad_enabled() or is_transformed() or type(grad) is not Tensor
-        product = F.linear if plain else _onednn
+        product = F.linear if plain else onednn
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         grad_x = product(rows, weight.t(), None).view(*grad.shape[:-1], -1) if to_x else None
         grad_weight = _transposed_product(product, rows, x.reshape(-1, x.shape[-1])) if to_weight else None
@@ -182,7 +182,11 @@ def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Ten
     return y.reshape(*x.shape[:-1], outputs)
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Returns oneDNN's product, of a plain or a packed weight.
+
+    (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
+    """
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
@@ -200,16 +204,24 @@ def _onednn_is_faster() -> bool:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several would wait for each other on a busy machine
     try:
-        times = _measure(F.linear, _onednn)
+        times = measure(F.linear, onednn)
     finally:
         torch.set_num_threads(threads)
     return times[1] * CLEARLY < times[0]
 
 
 @torch.inference_mode()
-def _measure(*products: Callable[..., Tensor]) -> list[float]:
-    """Returns the shortest time of each product in seconds; they run alternately on the same matrices."""
-    x, weight = (torch.ones(rows, 512, dtype=torch.float32, device="cpu") for rows in (64, 512))
+def measure(
+    *products: Callable[..., Tensor], rows: int = 64, dtype: torch.dtype = torch.float32
+) -> list[float]:
+    """Returns the shortest time of each product in seconds; they run alternately on the same matrices.
+
+    Args:
+        products: functions of (x, weight, bias).
+        rows: of x.
+        dtype: of x and weight.
+    """
+    x, weight = (torch.ones(size, 512, dtype=dtype, device="cpu") for size in (rows, 512))
     seconds: list[list[float]] = [[] for _ in products]
     for _ in range(5):
         for product, measured in zip(products, seconds, strict=True):

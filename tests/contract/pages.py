@@ -95,12 +95,13 @@ def train_examples(folder: Path) -> None:
 
 
 def furnish(folder: Path, examples: Path) -> None:
-    """Put into `folder` the models that the pages name; a folder is preferred to the Hub."""
+    """Put into `folder` the models and the text that the pages name; a folder is preferred to the Hub."""
     from tests.real import MINILM
 
     models = {"sentence-transformers/all-MiniLM-L6-v2": MINILM}
     models |= {name: examples / name for name in (*EXAMPLES, GGUF)}
     models |= {stand_in: examples / name for stand_in, name in STAND_INS.items()}
+    models["prose.txt"] = ROOT / "docs" / "examples" / "prose.txt"
     for name, target in models.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(target)

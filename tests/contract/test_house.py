@@ -90,6 +90,7 @@ ROOMS = {
     "decoding/__init__.py": 150,  # a line for each public name
     "decoding/answers": 590,
     "decoding/catalogue": 70,
+    "decoding/continuous": 500,
     "decoding/grammar": 2_010,
     "decoding/guidance": 640,
     "decoding/parallel": 520,
@@ -102,6 +103,7 @@ ROOMS = {
     "decoding/trees": 1_150,
     "decoding/watermark": 510,
     "cli": 960,
+    "cli/bench.py": 90,
     "cli/inside": 200,
     "cli/strategies": 190,
     "cli/tasks": 245,
