@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import check_size
+from minitx.decoding.prefix.prefix_cache import prefilled
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
@@ -334,9 +335,14 @@ class DecodingSession:
         time = batch.input_ids.shape[1]
         if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
-        for start in range(0, time, chunk):
-            part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
-            self._forward(PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk])
+        own = self.cache
+        with prefilled(self.request.prefix, self.model, own, batch) as (self.cache, known):
+            for start in range(known, time, chunk):
+                part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
+                self._forward(
+                    PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk]
+                )
+        self.cache = own
 
     def _check_refill(self, refill: bool) -> None:
         """Checks that `_refill`, if it is about to be called, has the ids of all tokens."""

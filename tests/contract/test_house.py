@@ -94,6 +94,7 @@ ROOMS = {
     "decoding/grammar": 2_010,
     "decoding/guidance": 640,
     "decoding/parallel": 520,
+    "decoding/prefix": 220,
     "decoding/presets": 50,
     "decoding/processors": 1_250,
     "decoding/rows": 90,
