@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,8 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state as _tracing
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
+_KNOWN: ContextVar[bool] = ContextVar("trusted", default=False)  # see `trusted_values`
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -235,8 +240,24 @@ def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
 
 
 def values_unavailable(tensor: Tensor) -> bool:
-    """Whether a tensor has no values to read: while compiling or tracing, or on the meta device."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or tensor.is_meta
+    """Whether a tensor has no values to read: while compiling or tracing, or on the meta device.
+
+    Nor are `trusted_values` read where that would wait for an accelerator.
+    """
+    return is_compiling() or _tracing() is not None or tensor.is_meta or (not tensor.is_cpu and _KNOWN.get())
+
+
+@contextmanager
+def trusted_values() -> Iterator[None]:
+    """Lets checks of values pass without reading them on devices other than the CPU, where it takes long.
+
+    For ids, rows and positions that this package has computed.
+    """
+    before = _KNOWN.set(True)
+    try:
+        yield
+    finally:
+        _KNOWN.reset(before)
 
 
 def is_transformed() -> bool:

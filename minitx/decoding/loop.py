@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.text.detokenize import Detokenizer
 from minitx.decoding.text.row import RowText
+from minitx.device import read
+from minitx.validation import trusted_values
 
 # Called with the session before each step, and with the tokens (R,) that were chosen.
 Observer = Callable[[DecodingSession, Tensor], None]
@@ -30,7 +32,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     """Samples a token per row until all rows have ended; yields the events of each step.
 
     Rows that have ended stay in the batch until the last one ends, so that a generator draws the same numbers
-    as in transformers; they have no more events.
+    as in transformers; they have no more events. The tokens are read after every `request.run_ahead` steps.
 
     Raises:
         ValueError: a row has no token that can be drawn.
@@ -40,24 +42,54 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
         return
     rows = RowState.all_of(request)
     session.start(request.num_samples)
+    steps: list[_Step] = []
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
-        token = request.sampler(processed, position)  # (R,)
-        drawn = torch.where(unusable(processed), -1, token).tolist()
+        steps.append(_Step(request.sampler(processed, position), processed, session.chain_arguments))
+        is_last = position + 1 == request.max_new_tokens
+        if is_last or len(steps) == request.run_ahead:
+            yield from _read(session, rows, steps, observe)
+            if is_last or all(row.reason for row in rows):
+                return
+        with trusted_values():
+            session.step(steps[-1].token)
+        steps = steps if len(steps) < request.run_ahead else []
+
+
+class _Step(NamedTuple):
+    """A step whose tokens have not been read.
+
+    Attributes:
+        token: (R,)
+        processed: (R, V), the logits from which they were chosen.
+        arguments: `chain_arguments`, for an error.
+    """
+
+    token: Tensor
+    processed: Tensor
+    arguments: Any
+
+
+def _read(
+    session: DecodingSession, rows: list[RowState], steps: list[_Step], observe: Observer | None
+) -> Iterator[list[Event]]:
+    """Yields the events of the steps, up to the one with which the last row ends."""
+    request, late = session.request, session.request.stop.is_late
+    tokens = read([torch.where(unusable(step.processed), -1, step.token) for step in steps])
+    for (token, processed, arguments), drawn in zip(steps, tokens, strict=True):
         if any(token_id < 0 and row.reason is None for token_id, row in zip(drawn, rows, strict=True)):
-            session.raise_for_empty_rows(torch.tensor([row.reason is None for row in rows]).to(token.device))
+            going = torch.tensor([row.reason is None for row in rows]).to(token.device)
+            session.raise_for_empty_rows(going, arguments=arguments)
         if observe is not None:
             observe(session, token)
-        late = request.stop.is_late
         extras = logprobs_of(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
             Event(number, token_id, *row.push(token_id, late), *extra)
             for number, (row, token_id, extra) in enumerate(zip(rows, drawn, extras, strict=True))
             if row.reason is None
         ]
-        if position + 1 == request.max_new_tokens or all(row.reason for row in rows):
+        if all(row.reason for row in rows):
             return
-        session.step(token)
 
 
 class RowState:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import check_size
+from minitx.decoding.prefix.prefix_cache import prefilled
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
@@ -153,6 +154,11 @@ class DecodingSession:
     def log_probs(self) -> Tensor:
         """(R, V) float32, log-probabilities of the next token by the model."""
         return torch.log_softmax(self.logits, dim=-1)
+
+    @property
+    def chain_arguments(self) -> tuple[Tensor, Context, State]:
+        """The arguments of the last `process`, or those of the next if there was none."""
+        return self.logits if self._chain_input is None else self._chain_input, self.context, self.states
 
     def process(self, scores: Tensor) -> Tensor:
         """Applies the chain to logits or log-probabilities of the next token: (R, V) -> (R, V)."""
@@ -296,13 +302,15 @@ class DecodingSession:
             self._logits = [kept]
         self._chain_input = self._logits[-1] if self._logits else None
 
-    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None) -> None:
+    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None, arguments: Any = None) -> None:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`.
 
-        `index` is that of a token in the last step, as for `process_step`; None for the last `process`.
+        `index` is that of a token in the last step, as for `process_step`; None for the last `process`, or an
+        earlier one whose `chain_arguments` are passed.
         """
-        last = (self.logits if self._chain_input is None else self._chain_input, self.context, self.states)
-        self.request.chain.raise_for_empty_rows(*(last if index is None else self._after(index)), rows)
+        chosen = (arguments or self.chain_arguments) if index is None else self._after(index)
+        logits, context, states = chosen
+        self.request.chain.raise_for_empty_rows(logits, context, states, rows)
 
     def _after(self, index: int) -> tuple[Tensor, Context, State]:
         """Returns logits, context and states after a token of the last step."""
@@ -327,9 +335,14 @@ class DecodingSession:
         time = batch.input_ids.shape[1]
         if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
-        for start in range(0, time, chunk):
-            part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
-            self._forward(PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk])
+        own = self.cache
+        with prefilled(self.request.prefix, self.model, own, batch) as (self.cache, known):
+            for start in range(known, time, chunk):
+                part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
+                self._forward(
+                    PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk]
+                )
+        self.cache = own
 
     def _check_refill(self, refill: bool) -> None:
         """Checks that `_refill`, if it is about to be called, has the ids of all tokens."""

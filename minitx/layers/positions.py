@@ -25,11 +25,11 @@ def alibi(heads: int, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         (1 or B, H, 1 or T, S), to be added to the scaled scores.
     """
-    slopes = alibi_slopes(heads).to(key_positions.device)
+    slopes = alibi_slopes(heads, key_positions.device)
     return (slopes[None, :, None, None] * key_positions).to(dtype)
 
 
-def alibi_slopes(heads: int) -> Tensor:
+def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
     """Returns the slope of each head.
 
     For powers of two a geometric series from 2^(-8/H) on; for other numbers the series of the power of two
@@ -41,7 +41,7 @@ def alibi_slopes(heads: int) -> Tensor:
     power = 2 ** int(math.log2(heads))
 
     def _series(base: float, count: int, step: int) -> Tensor:
-        exponents = torch.arange(1, 1 + step * count, step, dtype=torch.int32)
+        exponents = torch.arange(1, 1 + step * count, step, dtype=torch.int32, device=device)
         return torch.pow(torch.tensor(base, dtype=torch.float32), exponents)
 
     slopes = _series(2 ** (-8 / power), power, 1)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from minitx.config import AttentionPositions, RopeConfig, Rotary
+from minitx.device import constant
 from minitx.validation import values_unavailable
 
 
@@ -128,7 +129,7 @@ def longrope(rope: RopeConfig, positions: Tensor) -> Tensor:
     (1 or B, T) -> (1 or B, rotary_dim / 2)
     """
     short, long = (
-        torch.tensor(factor, dtype=torch.float32, device=positions.device)
+        constant(tuple(factor or ()), torch.float32, positions.device)
         for factor in (rope.short_factor, rope.long_factor)
     )
     factor = torch.where(sequence_length(positions) > rope.original_max_position_embeddings, long, short)

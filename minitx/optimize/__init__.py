@@ -1,17 +1,23 @@
 """Explicit passes over a model that change how its outputs are computed, and not the outputs."""
 
+from minitx.optimize.fuse import fuse_projections, unfuse_projections
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
 from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
+from minitx.optimize.unpadded import undo_unpadded, unpadded
 
 __all__ = [
     "fast_linear",
+    "fuse_projections",
     "mixed_dtypes",
     "pack_weights",
     "packed_is_faster",
     "recompute_layers",
     "undo_fast_linear",
     "undo_recompute_layers",
+    "undo_unpadded",
+    "unfuse_projections",
     "unpack_weights",
+    "unpadded",
 ]

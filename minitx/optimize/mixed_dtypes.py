@@ -24,6 +24,7 @@ from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
 from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.optimize.fuse import unfuse_projections
 from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
 from minitx.validation import check_type
 
@@ -53,6 +54,18 @@ class MixedExpertsLinear(InPlaceOf, ExpertsLinear):
         dtype = wider(self.weight, self.bias)
         bias = None if self.bias is None else self.bias[expert].to(dtype)
         return linear(x.to(dtype), self.weight[expert].to(dtype), bias)
+
+    def each(self, x: Tensor, experts: Tensor) -> Tensor:
+        """(tokens, inputs), (tokens,) -> (tokens, outputs), each token through its own expert"""
+        dtype = wider(self.weight, self.bias)
+        y = torch.bmm(self.weight[experts].to(dtype), x[:, :, None].to(dtype)).squeeze(-1)
+        return y if self.bias is None else y + self.bias[experts].to(dtype)
+
+    def all(self, x: Tensor) -> Tensor:
+        """(tokens, inputs) or (experts, tokens, inputs) -> (experts, tokens, outputs), through all experts"""
+        dtype = wider(self.weight, self.bias)
+        y = x.to(dtype) @ self.weight.to(dtype).mT
+        return y if self.bias is None else y + self.bias[:, None].to(dtype)
 
 
 class MixedConv1d(InPlaceOf, nn.Conv1d):
@@ -138,7 +151,8 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 def mixed_dtypes(model: Module) -> Module:
     """Lets every module compute in its own dtype if the model's parameters have several.
 
-    Changes the class of the modules in place; parameters, names and hooks stay.
+    Changes the class of the modules in place; parameters, names and hooks stay. Undoes `fuse_projections` in
+    such a model: its projections may differ in dtype.
 
     Args:
         model: any module.
@@ -151,4 +165,4 @@ def mixed_dtypes(model: Module) -> Module:
     """
     check_type("model", model, nn.Module, "a module")
     has_several = len({parameter.dtype for parameter in model.parameters()}) > 1
-    return change_classes(model, _CLASSES.get) if has_several else model
+    return change_classes(unfuse_projections(model), _CLASSES.get) if has_several else model

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.optimize.classes import InPlaceOf, Module, all_modules, change_classes, working_modules
 from minitx.optimize.linear import LARGE, FastExpertsLinear, FastLinear, linear, measure, onednn
-from minitx.validation import ArgumentValueError, is_transformed, values_unavailable
+from minitx.validation import ArgumentValueError, check_type, is_transformed, values_unavailable
 
 _ROWS = 64  # for which a weight is packed; its order serves every number of rows
 
@@ -59,7 +59,11 @@ class Packed:
 class PackedLinear(InPlaceOf, nn.Linear):
     """nn.Linear with a packed copy of its weight; prints as nn.Linear."""
 
-    packed: Packed
+    @property
+    def packed(self) -> Packed:
+        """The copy of the weight."""
+        copy: Packed = vars(self).setdefault("_packed", Packed())
+        return copy
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
@@ -70,7 +74,11 @@ class PackedLinear(InPlaceOf, nn.Linear):
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
     """ExpertsLinear with a packed copy of each expert's weight; prints as ExpertsLinear."""
 
-    packed: list[Packed]
+    @property
+    def packed(self) -> list[Packed]:
+        """The copy of each expert's weight."""
+        copies: list[Packed] = vars(self).setdefault("_packed", [Packed() for _ in self.weight])
+        return copies
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
@@ -110,8 +118,8 @@ def pack_weights(model: Module) -> Module:
         RuntimeError: there is no memory for the copies. The model is as before.
     """
     change_classes(model, _CLASSES.get)
-    try:
-        if not sum(_pack(module) for module in model.modules() if type(module) in _BEFORE):
+    try:  # the parts of a fused projection are packed if they are used
+        if not sum(map(_pack, working_modules(model))):
             expected = "one with large weights in float32 or bfloat16 on a CPU, for which oneDNN has products"
             raise ArgumentValueError("model", model, expected)
     except Exception:
@@ -126,8 +134,9 @@ def unpack_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    for module in model.modules():
-        vars(module).pop("packed", None)
+    check_type("model", model, nn.Module, "a module")
+    for module in all_modules(model):
+        vars(module).pop("_packed", None)
     return change_classes(model, _BEFORE.get)
 
 
@@ -198,12 +207,11 @@ def _has_packed(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _pack(module: Any) -> int:
+def _pack(module: nn.Module) -> int:
     """Packs the weights of a module; returns the number of those that can be packed."""
     if isinstance(module, PackedLinear):
-        module.packed = Packed()
-        pairs = [(module.packed, module.weight)]
-    else:
-        module.packed = [Packed() for _ in module.weight]
-        pairs = list(zip(module.packed, module.weight, strict=True))
-    return sum(packed.of(weight) is not None for packed, weight in pairs)
+        return int(module.packed.of(module.weight) is not None)
+    if isinstance(module, PackedExpertsLinear):
+        copies = [packed.of(weight) for packed, weight in zip(module.packed, module.weight, strict=True)]
+        return sum(copy is not None for copy in copies)
+    return 0

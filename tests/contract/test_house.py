@@ -90,9 +90,11 @@ ROOMS = {
     "decoding/__init__.py": 150,  # a line for each public name
     "decoding/answers": 590,
     "decoding/catalogue": 70,
+    "decoding/continuous": 500,
     "decoding/grammar": 2_010,
     "decoding/guidance": 640,
     "decoding/parallel": 520,
+    "decoding/prefix": 220,
     "decoding/presets": 50,
     "decoding/processors": 1_250,
     "decoding/rows": 90,

@@ -12,6 +12,7 @@ from torch import Tensor
 from minitx.decoding.guidance.base import Companion, Guidance, GuidedCall, check_model, same_prompts
 from minitx.decoding.parameters import POSITIVE, set_frozen
 from minitx.decoding.processors.context import Context
+from minitx.device import constant
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_number
 
 
@@ -44,7 +45,9 @@ class Ensemble(Guidance):
     def combine(self, logits: Tensor, others: Sequence[Tensor], context: Context) -> Tensor:
         """See `Guidance.combine`."""
         table = torch.stack([logits, *others]).log_softmax(dim=-1)  # (models, R, V)
-        weights = table.new_tensor(self.weights or [1.0] * len(table))[:, None, None]
+        weights = constant(tuple(self.weights or [1.0] * len(table)), table.dtype, table.device)[
+            :, None, None
+        ]
         weights = weights / weights.sum()
         if self.mean == "log":
             return (weights * table).sum(dim=0)

@@ -68,10 +68,10 @@ class GuidedSession(DecodingSession):
             self._guide(1)
             self._chain_input = self.logits
 
-    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None) -> None:
+    def raise_for_empty_rows(self, rows: Tensor, index: int | None = None, arguments: Any = None) -> None:
         """See `DecodingSession.raise_for_empty_rows`."""
         try:
-            super().raise_for_empty_rows(rows, index)
+            super().raise_for_empty_rows(rows, index, arguments)
         except ValueError as error:
             name = type(self.guidance).__name__
             error.add_note(f"{name} changed the model's logits before, and may have left few tokens.")

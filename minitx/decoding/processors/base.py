@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minitx.decoding.parameters import Rule, set_frozen
 from minitx.decoding.processors.context import Context
+from minitx.device import constant, like
 from minitx.validation import ArgumentValueError
 
 # A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state. None
@@ -160,7 +161,11 @@ class NumericProcessor(LogitsProcessor):
             return function(self.value)
         self.check_rows(logits.shape[0])
         dtype = torch.long if self.rule.interval is None else logits.dtype
-        return torch.tensor([*map(function, self.value)], dtype=dtype, device=logits.device)[:, None]
+        return constant(tuple(map(function, self.value)), dtype, logits.device)[:, None]
+
+    def tensor(self, logits: Tensor) -> Tensor:
+        """Returns the number, or the numbers of the rows, as a tensor () or (B, 1) that fits the logits."""
+        return like(self.column(logits), logits)
 
 
 def positional_fields(processor: Any) -> list[str]:

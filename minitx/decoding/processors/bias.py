@@ -25,6 +25,7 @@ from minitx.decoding.parameters import (
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
+from minitx.device import Copies, constant
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number, check_type
 
 # With a larger factor an end token is certain already, and float32 would overflow.
@@ -64,9 +65,9 @@ class BiasProcessor(LogitsProcessor):
 
     def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V); `name` is the parameter that errors name."""
-        ids = torch.cat([part.flatten() for part in self._table[:2]])
+        ids = torch.cat([part.flatten() for part in self._table.tensors[:2]])
         check_vocabulary(name, [int(ids.max())], logits.shape[-1])
-        prefixes, last, biases = (part.to(logits.device) for part in self._table)
+        prefixes, last, biases = self._table.on(logits.device)
         history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
         about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
         bias = torch.zeros_like(logits)
@@ -74,7 +75,7 @@ class BiasProcessor(LogitsProcessor):
         return logits + bias
 
     @cached_property
-    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _table(self) -> Copies:
         """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
 
         In the order in which biases are added: short sequences first.
@@ -83,7 +84,8 @@ class BiasProcessor(LogitsProcessor):
         sequences = sorted(biases, key=len)
         padding = [-1] * len(sequences[-1])
         padded = torch.tensor([padding[len(ids) :] + list(ids) for ids in sequences])
-        return padded[:, :-1], padded[:, -1], torch.tensor([biases[s] for s in sequences], dtype=torch.double)
+        amounts = torch.tensor([biases[s] for s in sequences], dtype=torch.double)
+        return Copies(padded[:, :-1], padded[:, -1], amounts)
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class ExponentialDecayLength(LogitsProcessor):
         if not context.eos:
             return logits
         check_vocabulary("eos", context.eos, logits.shape[-1])
-        eos = torch.tensor(sorted(set(context.eos)), device=logits.device)
+        eos = constant(tuple(sorted(set(context.eos))), torch.long, logits.device)
         over = (context.generated - self.start).clamp(min=0).double()
         # In double precision, as the reference's Python number; limited, since it would reach infinity.
         growth = (self.factor**over - 1).clamp(max=_LARGEST_DECAY).to(logits.dtype)[:, None]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from minitx.decoding.parameters import Integers, Rule, check_id, check_ids, check_vocabulary
 from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context
+from minitx.device import constant
 from minitx.validation import ArgumentTypeError
 
 
@@ -33,12 +33,9 @@ class TokenProcessor(LogitsProcessor):
 
     def ids(self, logits: Tensor) -> Tensor:
         """Returns the ids as a tensor on the device of the logits (B, V), checked against the vocabulary."""
-        check_vocabulary(self.parameter, [int(self._ids.max())], logits.shape[-1])
-        return self._ids.to(logits.device)
-
-    @cached_property
-    def _ids(self) -> Tensor:
-        return torch.tensor(self.value).reshape(-1)
+        ids = self.value if isinstance(self.value, tuple) else (self.value,)
+        check_vocabulary(self.parameter, ids, logits.shape[-1])
+        return constant(ids, torch.long, logits.device)
 
 
 @dataclass(frozen=True)
@@ -223,7 +220,7 @@ def _without_eos(logits: Tensor, context: Context, rows: Tensor) -> Tensor:
     if not context.eos:
         return logits
     check_vocabulary("eos", context.eos, logits.shape[-1])
-    eos = torch.tensor(context.eos, device=logits.device)
+    eos = constant(context.eos, torch.long, logits.device)
     return torch.where(rows, logits.index_fill(1, eos, -torch.inf), logits)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from minitx.decoding.parameters import check_id, check_ids, check_size, check_vocabulary, set_frozen, to_plain
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
+from minitx.device import constant
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number, check_type
 
 
@@ -67,7 +68,7 @@ class ThinkingBudget(LogitsProcessor):
 
     def _forced(self, context: Context) -> Tensor:
         """Returns the token that each row must have next, (B,); -1 for none."""
-        end = torch.tensor(self._tag("end"), device=context.length.device)
+        end = constant(self._tag("end"), torch.long, context.length.device)
         position = torch.arange(context.tokens.shape[1], device=context.length.device)
         closed = torch.where(_completed(context, self._tag("end")), position, -1).amax(dim=1, keepdim=True)
         opened = _completed(context, self._tag("begin")) & (position > closed)
@@ -123,7 +124,7 @@ class PrefixBias(LogitsProcessor):
         """(B, V) -> (B, V)."""
         check_vocabulary("prefix_bias", self.ids, logits.shape[-1])
         # -1 after the prefix, as where a row has no token.
-        prefix = torch.tensor([*self.ids, -1], device=logits.device)
+        prefix = constant((*self.ids, -1), torch.long, logits.device)
         place, generated = torch.arange(len(self.ids), device=logits.device), context.generated[:, None]
         tokens = F.pad(context.tokens, (0, len(self.ids)))
         output = tokens.gather(1, (context.prompt_length[:, None] + place).clamp(max=tokens.shape[1] - 1))
@@ -151,4 +152,4 @@ def _completed(context: Context, ids: Sequence[int]) -> Tensor:
     tokens = context.tokens.masked_fill(~context.valid(), -1)
     padded = F.pad(tokens, (len(ids) - 1, 0), value=-1)
     windows = padded.unfold(1, len(ids), 1)  # (B, L, n)
-    return (windows == torch.tensor(ids, device=tokens.device)).all(dim=-1)
+    return (windows == constant(tuple(ids), torch.long, tokens.device)).all(dim=-1)

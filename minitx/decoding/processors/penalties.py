@@ -144,9 +144,8 @@ class RelativeFrequencyPenalty(_CountPenalty):
 
 def check_window(value: Any) -> tuple[()]:
     """Checks `penalty_window`, the scope of the penalties above; returns no processor."""
-    check_size(
-        "penalty_window", to_plain(value), 1, "the last N tokens; None: the whole text of each penalty"
-    )
+    hint = "the last N tokens; None: the whole text of each penalty"
+    check_size("penalty_window", to_plain(value), 1, hint)
     return ()
 
 

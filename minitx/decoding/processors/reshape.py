@@ -149,7 +149,7 @@ class Skew(NumericProcessor):
         """(B, V) -> (B, V)."""
         order = logits.sort(dim=-1, descending=True, stable=True)
         sums = order.values.double().softmax(dim=-1).cumsum(dim=-1).clamp(max=1)
-        skew = torch.as_tensor(self.column(logits), dtype=logits.dtype, device=logits.device)
+        skew = self.tensor(logits)
         shares = torch.nn.functional.pad(sums ** skew.double().exp(), (1, 0)).diff(dim=-1)
         skewed = shares.clamp(min=0).log().to(logits.dtype)
         skewed = skewed.masked_fill(order.values == -torch.inf, -torch.inf)
@@ -183,7 +183,7 @@ class Entmax(Filter):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        alpha = torch.as_tensor(self.column(logits), dtype=logits.dtype, device=logits.device).double()
+        alpha = self.tensor(logits).double()
         power = (alpha - 1).clamp(min=1e-9)
         scaled = (logits.double() - logits.amax(dim=-1, keepdim=True)) * power  # at most 0
         low, high = torch.full_like(scaled[:, :1], -1.0), torch.zeros_like(scaled[:, :1])

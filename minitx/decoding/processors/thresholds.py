@@ -110,5 +110,5 @@ class TailFree(Filter):
         share = self.column(logits)
         kept = 1 + (sums <= share).sum(dim=-1, keepdim=True)
         least = ordered.gather(1, kept.clamp(max=logits.shape[-1]) - 1)
-        every = (total == 0) | (torch.as_tensor(share, dtype=logits.dtype, device=logits.device) == 1)
+        every = (total == 0) | (self.tensor(logits) == 1)
         return logits.masked_fill((logits < least) & ~every, -torch.inf)

@@ -227,7 +227,7 @@ class Eta(Filter):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        epsilon = torch.as_tensor(self.column(logits), dtype=logits.dtype, device=logits.device)
+        epsilon = self.tensor(logits)
         _, entropy = _probabilities_and_entropy(logits)
         return _above(torch.minimum(epsilon, epsilon.sqrt() * (-entropy).exp()), logits)
 

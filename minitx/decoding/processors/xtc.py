@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.counter import uniforms
+from minitx.counter import uniforms
 from minitx.decoding.processors.base import label
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minitx.models.decoder import CausalModel
-from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype
+from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype, values_unavailable
 
 
 def check_tokens(model: CausalModel, tokens: Tensor, rows: int) -> Tensor:
@@ -41,7 +41,9 @@ def check_rows(rows: Tensor, size: int, sources: int, within_prompts: bool) -> N
         raise ArgumentValueError("rows", rows, f"of shape ({size},), not {tuple(rows.shape)}", hint)
     count = size // sources if within_prompts and sources else size
     first = torch.arange(len(rows), device=rows.device) // count * count if count < size else 0
-    if bool(((rows < first) | (rows >= first + count)).any()):  # one wait for the device per step
+    if values_unavailable(rows):
+        return
+    if bool(((rows < first) | (rows >= first + count)).any()):  # one wait for the device
         check_indices("rows", rows, size, f"the session has {size} rows")
         expected = "for each row one of the same prompt"
         raise ArgumentValueError("rows", rows, expected, "within_prompts=False moves the sources too")

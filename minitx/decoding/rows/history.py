@@ -27,7 +27,9 @@ class TokenHistory:
             device: where the tokens go.
         """
         tokens = F.pad(pad_right(rows, 0, device)[0], (0, min(request.max_new_tokens, PREALLOCATED)))
-        self._lengths = [*map(len, rows)]  # known without waiting for the device
+        # Known without waiting for the device: the lengths until rows are chosen or cropped, and a bound.
+        self._lengths: list[int] | None = [*map(len, rows)]
+        self._longest = max(self._lengths)
         length = torch.tensor(self._lengths, device=device)
         copies = len(rows) // len(request.prompts)
         self.prompts = torch.arange(len(rows), device=device) // copies
@@ -40,17 +42,18 @@ class TokenHistory:
         self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length, keys)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self.context.length)
 
     def append(self, token: Tensor) -> None:
         """Appends a token (R,) to each row."""
         self.context = self.with_next(token)
-        self._lengths = [count + 1 for count in self._lengths]
+        self._longest += 1
+        self._lengths = None if self._lengths is None else [count + 1 for count in self._lengths]
 
     def with_next(self, token: Tensor) -> Context:
         """Returns the context after a token (R,) of each row, which is not appended."""
         tokens, length = self.context.tokens, self.context.length
-        if max(self._lengths) == tokens.shape[1]:
+        if self._longest >= tokens.shape[1]:
             tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
         tokens.scatter_(1, length[:, None], token[:, None])
         return replace(self.context, tokens=tokens, length=length + 1)
@@ -58,12 +61,13 @@ class TokenHistory:
     def select(self, rows: Tensor) -> None:
         """Keeps these rows, (R',) long, in this order."""
         self.context, self.prompts = self.context.select(rows), self.prompts[rows]
-        self._lengths = self._selected(rows)
+        self._lengths = None
 
     def crop(self, removed: Tensor) -> None:
         """Removes the last tokens of each row: (R,) long, their number."""
         self.context = replace(self.context, length=self.context.length - removed)
-        self._lengths = self.context.length.tolist()
+        lengths: list[int] = self.context.length.tolist()
+        self._lengths, self._longest = lengths, max(lengths)
 
     def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
         """Returns whether appending `time` tokens (removing them if negative) moves a row across `limit`.
@@ -73,13 +77,12 @@ class TokenHistory:
             time: the number of tokens to append or remove.
             rows: (R',) long, the rows that are considered; None for all.
         """
-        return limit is not None and any(
-            (count <= limit) != (count + time <= limit) for count in self._selected(rows)
-        )
-
-    def _selected(self, rows: Tensor | None) -> list[int]:
-        """Returns the lengths of these rows; of all for None."""
-        return self._lengths if rows is None else [self._lengths[row] for row in rows.tolist()]
+        if limit is None:
+            return False
+        if self._lengths is None:
+            self._lengths = self.context.length.tolist()
+        lengths = self._lengths if rows is None else [self._lengths[row] for row in rows.tolist()]
+        return any((count <= limit) != (count + time <= limit) for count in lengths)
 
     def rows(self) -> list[list[int]]:
         """Returns the tokens of each row."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments
 from minitx.decoding.strategy import Strategy
+from minitx.device import as_tensor
 from minitx.validation import ArgumentValueError
 
 
@@ -50,8 +51,8 @@ class FirstRank:
             ArgumentValueError: a row has fewer possible tokens than its rank needs.
         """
         best = logits.argmax(dim=-1)
-        first = torch.as_tensor(position, device=logits.device) == 0
-        if not bool(first.any()):
+        first = as_tensor(position, logits.device) == 0
+        if not (bool(first.any()) if isinstance(position, Tensor) else position == 0):
             return best
         possible = (logits > -torch.inf).sum(dim=-1)
         # The loop raises the error for rows without any possible token.

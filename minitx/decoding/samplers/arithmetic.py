@@ -34,6 +34,7 @@ from torch import Tensor
 from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.samplers.sample import Sample
+from minitx.device import as_tensor
 
 _LARGEST = 1 - 2.0**-53  # the largest float64 below 1
 # A row is alone in its part if N q is below this: with 1, rounding would decide for equally probable tokens.
@@ -111,7 +112,7 @@ class ArithmeticCode:
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
-        is_first = torch.as_tensor(position, device=logits.device) == 0
+        is_first = as_tensor(position, logits.device) == 0
         width = torch.where(is_first, 1.0, self._widths)
         code = torch.where(is_first, self._first, self._codes)
         code = torch.where(width * self._num_samples < _ALONE, self._fresh(position), code)

@@ -28,7 +28,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from minitx.decoding.counter import counters, key_words, mixed
+from minitx.counter import counters, key_words, mixed
 from minitx.decoding.parameters import to_plain
 from minitx.decoding.samplers.base import Device, Seed
 from minitx.validation import ArgumentTypeError, ArgumentValueError

@@ -20,6 +20,7 @@ from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.base import least_choices
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.state import BeamState
+from minitx.device import constant
 from minitx.validation import ArgumentValueError
 
 _LARGEST_MULTINOMIAL = 2**24  # categories that torch.multinomial draws from
@@ -59,7 +60,8 @@ class BeamSample(Beam, Sample):
             places = torch.multinomial(weights, count, generator=sampler.generator)
         else:
             assert isinstance(sampler, CounterGumbel), "a strategy that draws has one of the two"
-            noise = CounterGumbel(sampler.keys[state.prompts]).noise(sums.shape[-1], state.length - 1)
+            rows = constant(tuple(state.prompts), torch.long, sums.device)
+            noise = CounterGumbel(sampler.keys[rows]).noise(sums.shape[-1], state.length - 1)
             places = (sums + noise).topk(count).indices
         return sums.gather(1, places), places
 

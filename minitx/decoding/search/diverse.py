@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minitx.decoding.parameters import NON_NEGATIVE, parameter, set_frozen
 from minitx.decoding.search.base import ScoredSearch, num_candidates
-from minitx.decoding.search.state import BeamState, Candidates, Kept
+from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentValueError, check_integer
 
@@ -34,10 +34,10 @@ class _State(BeamState):
 
     closed: Tensor
 
-    def finished_of(self, place: int) -> list[tuple[float, int]]:
+    def finished_of(self, place: int, finished: BeamHypotheses) -> list[tuple[float, int]]:
         """Returns the hypotheses of all groups of a prompt, best first."""
         groups = self.closed.shape[1]
-        hypotheses = (self.finished.of(place * groups + group) for group in range(groups))
+        hypotheses = (finished.of(place * groups + group) for group in range(groups))
         return sorted((pair for group in hypotheses for pair in group), reverse=True)
 
 

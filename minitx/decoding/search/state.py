@@ -8,14 +8,17 @@ P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.search.record import SearchRecord, SearchStep
 from minitx.decoding.session import DecodingSession
+from minitx.device import constant, read
+from minitx.validation import trusted_values
 
 
 @dataclass
@@ -105,6 +108,22 @@ class BeamHypotheses:
         return [(score, code) for score, code in pairs if code >= 0]
 
 
+class _Outcome(NamedTuple):
+    """What is to be read of a step.
+
+    Attributes:
+        ends: (2, P) bool, the prompts that are done, and those without a token.
+        existed: (P, N) bool, the beams that the step continued.
+        finished: the finished hypotheses after it.
+        arguments: `chain_arguments`, for an error.
+    """
+
+    ends: Tensor
+    existed: Tensor
+    finished: BeamHypotheses
+    arguments: Any
+
+
 class BeamState:
     """The state of a running search. Unused beams have the sum -inf.
 
@@ -141,6 +160,7 @@ class BeamState:
         self.finished = BeamHypotheses(len(self.prompts) * groups, places, self.sums)
         self.hypotheses: dict[int, list[tuple[float, int]]] = {}
         self.late = False
+        self._unread: list[_Outcome] = []
 
     @property
     def done(self) -> bool:
@@ -173,8 +193,9 @@ class BeamState:
 
     def ends(self, tokens: Tensor) -> Tensor:
         """Returns which candidates (P, C) end their sequences by an end or stop token: (P, C) bool."""
-        eos, stop = (tokens.new_tensor([*ids]) for ids in (self.request.stop.eos, self.request.stop.tokens))
-        may_stop = tokens.new_tensor([[self.may_stop(place)] for place in range(len(tokens))]).bool()
+        device, lists = tokens.device, (self.request.stop.eos, self.request.stop.tokens)
+        eos, stop = (constant((*ids,), torch.long, device) for ids in lists)
+        may_stop = constant(tuple(map(self.may_stop, range(len(tokens)))), torch.bool, device)[:, None]
         return torch.isin(tokens, eos) | (torch.isin(tokens, stop) & may_stop)
 
     def continued(self) -> tuple[Tensor, Tensor]:
@@ -192,23 +213,27 @@ class BeamState:
         Raises:
             ValueError: a prompt has no token that can be drawn.
         """
-        alive = kept.exists.any(dim=1)
+        existed = self.sums > -torch.inf
         self._add_step(candidates, kept)
-        self._check(self.sums > -torch.inf, alive)
-        done = ~alive if kept.done is None else ~alive | kept.done
-        for place in done.nonzero().flatten().tolist():
-            if (prompt := self.prompts[place]) not in self.hypotheses:
-                self.hypotheses[prompt] = self.finished_of(place)
-                self.record.done[prompt] = len(self.record.steps)
+        self._unread.append(self._outcome(kept, existed))
+        unread, steps = len(self._unread), len(self.record.steps)
+        if unread == self.request.run_ahead or steps == self.request.max_new_tokens:
+            self._read()
         self.sums = kept.sums
         if not self.done:
             places = range(len(self.prompts))
             left = [place for place in places if self.prompts[place] not in self.hypotheses]
-            self.move(candidates, kept.rows, left if may_leave else places)
+            with trusted_values():
+                self.move(candidates, kept.rows, left if may_leave else places)
 
-    def finished_of(self, place: int) -> list[tuple[float, int]]:
-        """Returns score and code of the hypotheses of the prompt at this place of the batch, best first."""
-        return self.finished.of(place)
+    def finished_of(self, place: int, finished: BeamHypotheses) -> list[tuple[float, int]]:
+        """Returns score and code of the hypotheses of the prompt at this place of the batch, best first.
+
+        Args:
+            place: of the prompt.
+            finished: the hypotheses of all prompts, after the step at which this one is done.
+        """
+        return finished.of(place)
 
     def move(self, candidates: Candidates, kept: Tensor, staying: Sequence[int]) -> Tensor:
         """Runs the model over the next beams; returns the rows that they continue, (R',).
@@ -242,15 +267,42 @@ class BeamState:
         c, outcome = candidates, (kept.rows, kept.exists, self.finished.codes.view(prompts, -1))
         self.record.add(SearchStep([*self.prompts], c.parents, c.tokens, c.sums, c.scores, *outcome, extras))
 
-    def _check(self, existed: Tensor, alive: Tensor) -> None:
-        """Checks that the chain and the model left each prompt a token.
+    def _outcome(self, kept: Kept, existed: Tensor) -> _Outcome:
+        """Returns what is to be read of the last step; `existed` (P, N) bool are the beams that it continued.
 
-        A prompt whose beams have all ended without a hypothesis is reported by `Search.run`.
+        A prompt without a token is one that the chain or the model left none. A prompt whose beams have all
+        ended without a hypothesis is reported by `Search.run`.
         """
+        alive = kept.exists.any(dim=1)
         hypotheses = (self.finished.scores > -torch.inf).view(len(existed), -1).any(dim=1)
         broken = ~(self.record.steps[-1].sums.amax(dim=1) < torch.inf) | ~(alive | hypotheses)
-        searched = [prompt not in self.hypotheses for prompt in self.prompts]
-        broken &= torch.tensor(searched, device=broken.device)
-        if bool(broken.any()):
-            for rows in (broken[:, None] & existed, broken[:, None].expand_as(existed)):
-                self.session.raise_for_empty_rows(rows.flatten())
+        done = ~alive if kept.done is None else ~alive | kept.done
+        arguments = self.session.chain_arguments
+        return _Outcome(torch.stack((done, broken)), existed, copy(self.finished), arguments)
+
+    def _read(self) -> None:
+        """Reads the steps that have not been read, and notes which prompts are done.
+
+        After the step at which the last one is done, the record ends.
+        """
+        outcomes, self._unread = self._unread, []
+        first = len(self.record.steps) - len(outcomes)
+        ends = zip(outcomes, read([outcome.ends for outcome in outcomes]), strict=True)
+        for steps, (outcome, (done, broken)) in enumerate(ends, first + 1):
+            searched = [prompt not in self.hypotheses for prompt in self.prompts]
+            if any(both == (True, True) for both in zip(searched, broken, strict=True)):
+                self._raise(outcome, torch.tensor(searched))
+            for place, prompt in enumerate(self.prompts):
+                if done[place] and searched[place]:
+                    self.hypotheses[prompt] = self.finished_of(place, outcome.finished)
+                    self.record.done[prompt] = steps
+            if self.done:
+                del self.record.steps[steps:]
+                return
+
+    def _raise(self, outcome: _Outcome, searched: Tensor) -> None:
+        """Raises the error for the prompts, (P,) bool, that have no token."""
+        existed = outcome.existed
+        broken = (outcome.ends[1] & searched.to(existed.device))[:, None]
+        for rows in (broken & existed, broken.expand_as(existed)):
+            self.session.raise_for_empty_rows(rows.flatten(), arguments=outcome.arguments)

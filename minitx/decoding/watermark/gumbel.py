@@ -23,6 +23,7 @@ from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.watermark.base import TokenIds, Watermark, check_key, distinct, windows_of
 from minitx.decoding.watermark.hashing import LARGEST, context_keys, hashes
+from minitx.device import as_tensor
 from minitx.validation import ArgumentValueError, Interval, check_flags, check_number
 
 _SHARE = Interval(0, 1, open_low=True, open_high=True)
@@ -151,8 +152,9 @@ class KeyedRace:
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
-        start = torch.as_tensor(position, device=logits.device).expand(len(logits))[:, None]
-        missing = int(start.max()) + self._width + 1 - self._tokens.shape[1]
+        last = int(position.max()) if isinstance(position, Tensor) else position
+        start = as_tensor(position, logits.device).expand(len(logits))[:, None]
+        missing = last + self._width + 1 - self._tokens.shape[1]
         if missing > 0:
             self._tokens = F.pad(self._tokens, (0, max(missing, 64)), value=-1)
         contexts = self._tokens.gather(1, start + torch.arange(self._width, device=start.device))

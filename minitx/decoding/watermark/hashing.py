@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minitx.decoding.counter import mixed
+from minitx.counter import mixed
 from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.device import constant
 
 _32_BITS = 0xFFFFFFFF
 _WORDS = (0x243F6A88, 0x85A308D3)  # first digits of pi
@@ -24,7 +25,7 @@ def context_keys(key: int, contexts: Tensor) -> Tensor:
         key: of the watermark.
         contexts: token ids; -1 for a token that the history lacks.
     """
-    halves = torch.tensor([key & _32_BITS, key >> 32 & _32_BITS], device=contexts.device)
+    halves = constant((key & _32_BITS, key >> 32 & _32_BITS), torch.long, contexts.device)
     low = mixed(halves[0] ^ _WORDS[0])
     words = torch.stack([low, mixed(mixed(halves[1] ^ low) ^ _WORDS[1])]).expand(len(contexts), 2)
     for token in contexts.unbind(dim=1):

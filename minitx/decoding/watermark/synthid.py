@@ -253,7 +253,9 @@ def tournament(probabilities: Tensor, layers: Iterable[Tensor]) -> Tensor:
 def _own_contexts(context: Context, width: int) -> Tensor:
     """Returns the generated tokens before each step, with zeros before the first: (B, steps, width)."""
     generated, start = context.generated, context.prompt_length
-    steps = torch.arange(-width, int(generated.max()), device=start.device)  # of the tokens
+    # An accelerator would be waited for to know the last step.
+    last = int(generated.max()) if generated.is_cpu else context.tokens.shape[1]
+    steps = torch.arange(-width, last, device=start.device)  # of the tokens
     places = (start[:, None] + steps).clamp(min=0)
     if context.tokens.shape[1] == 0:
         return torch.zeros_like(places).unfold(1, width, 1)

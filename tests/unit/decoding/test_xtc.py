@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import minitx
+from minitx.counter import uniforms
 from minitx.decoding import XTC, AveragedXTC, Beam, BeamSample, Chain, Context, Greedy, Sample, StochasticBeam
-from minitx.decoding.counter import uniforms
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.search.base import Search
 from minitx.validation import ArgumentValueError

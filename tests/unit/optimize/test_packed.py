@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 import minitx
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize import fast_linear, pack_weights, packed_is_faster, unpack_weights
+from minitx.optimize import (
+    fast_linear,
+    fuse_projections,
+    pack_weights,
+    packed_is_faster,
+    unfuse_projections,
+    unpack_weights,
+)
 from minitx.optimize import packed as module
 from minitx.optimize.linear import FastLinear
 from minitx.optimize.packed import Packed, PackedLinear
@@ -87,7 +94,33 @@ def test_logits_and_tokens(model: minitx.DecoderModel, products: list[str]) -> N
         assert torch.equal(row, other)
     unpack_weights(model)
     assert torch.equal(model(ids).logits, logits)
-    assert not any("packed" in vars(part) for part in model.modules())
+    assert not any("_packed" in vars(part) for part in model.modules())
+
+
+def called(model: minitx.DecoderModel, ids: Tensor, products: list[str]) -> int:
+    """The number of products of a forward."""
+    products.clear()
+    model(ids)
+    return len(products)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("packed_first", [False, True])
+def test_fused_projections(model: minitx.DecoderModel, packed_first: bool, products: list[str]) -> None:
+    ids = torch.randint(600, (3, 9))
+    logits = model(ids).logits
+    for apply in (pack_weights, fuse_projections) if packed_first else (fuse_projections, pack_weights):
+        apply(model)
+    attention: Any = model.decoder.layers[0].attention.self_attention  # type: ignore[union-attr]
+    assert torch.allclose(model(ids).logits, logits, atol=1e-5)
+    assert type(attention.fused) is PackedLinear
+    fused = called(model, ids, products)
+    handle = attention.Q.register_forward_hook(lambda *_: None)
+    assert torch.allclose(model(ids).logits, logits, atol=1e-5)
+    handle.remove()
+    assert called(unfuse_projections(model), ids, products) > fused
+    unpack_weights(model)
+    assert torch.equal(model(ids).logits, logits)
 
 
 @torch.no_grad()
@@ -173,7 +206,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="memory"):
         pack_weights(models)
     assert type(models[0]) is FastLinear
-    assert "packed" not in vars(models[0])
+    assert "_packed" not in vars(models[0])
 
 
 def test_the_choice_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
