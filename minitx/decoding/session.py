@@ -307,7 +307,7 @@ class DecodingSession:
 
         `index` is that of a token in the last step; None for the last `process`, or that of `arguments`.
         """
-        chosen = (arguments or self.chain_arguments) if index is None else self._after(index)
+        chosen: Any = (arguments or self.chain_arguments) if index is None else self._after(index)
         self.request.chain.raise_for_empty_rows(*chosen, rows)
 
     def _after(self, index: int) -> tuple[Tensor, Context, State]:
