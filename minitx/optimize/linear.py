@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minitx.layers.activation import ACTIVATIONS, Activation
+from minitx.layers.activation import Activation, gelu_tanh
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.feed_forward import Intermediate
 from minitx.optimize.classes import InPlaceOf, Module, change_classes
@@ -51,6 +51,14 @@ class FastLinear(InPlaceOf, nn.Linear):
         """(..., inputs) -> (..., outputs)"""
         return linear(x, self.weight, self.bias)
 
+    def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
+        """Returns an activation of the output if oneDNN's product computes it; None for other products.
+
+        (..., inputs) -> (..., outputs)
+        """
+        takes = takes_onednn(x, self.weight, self.bias)
+        return onednn(x, self.weight, self.bias, *activation) if takes else None
+
 
 class FastExpertsLinear(InPlaceOf, ExpertsLinear):
     """ExpertsLinear with the fastest product; prints as ExpertsLinear."""
@@ -66,13 +74,15 @@ class FastIntermediate(InPlaceOf, Intermediate):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, F)"""
         dense, names = self.dense, _ACTIVATIONS.get(getattr(self.activation, "function", None))
-        is_plain = type(dense) is FastLinear and type(self.activation) is Activation
-        is_plain = is_plain and [*self._modules][:2] == ["dense", "activation"]
-        watched = _is_watched(dense) or _is_watched(self.activation)
-        if not is_plain or watched or not names or not takes_onednn(hidden, dense.weight, dense.bias):
+        is_plain = type(self.activation) is Activation and [*self._modules][:2] == ["dense", "activation"]
+        is_plain = is_plain and not _is_watched(dense) and not _is_watched(self.activation)
+        activated = None
+        if is_plain and names and isinstance(dense, FastLinear):
+            activated = dense.activated(hidden, names)
+        if activated is None:
             output: Tensor = super().forward(hidden)  # type: ignore[no-untyped-call]
             return output
-        hidden = _onednn(hidden, dense.weight, dense.bias, *names)
+        hidden = activated
         for module in [*self][2:]:  # a dropout
             hidden = module(hidden)
         return hidden
@@ -85,8 +95,10 @@ def _is_watched(module: nn.Module) -> bool:
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_ACTIVATIONS: dict[Any, tuple[str, str]] = {F.gelu: ("gelu", "none"), F.relu: ("relu", "")} | {
-    ACTIVATIONS[name]: ("gelu", "tanh") for name in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+_ACTIVATIONS: dict[Any, tuple[str, str]] = {
+    F.gelu: ("gelu", "none"),
+    gelu_tanh: ("gelu", "tanh"),
+    F.relu: ("relu", ""),
 }
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FastLinear,
@@ -241,19 +253,14 @@ def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Ten
     return y.reshape(*x.shape[:-1], outputs)
 
 
-<<<<<<< HEAD
-def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns oneDNN's product, of a plain or a packed weight.
+def onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none", kind: str = ""
+) -> Tensor:
+    """Returns oneDNN's product, of a plain or a packed weight, and an activation of it.
 
     (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
     """
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-=======
-def _onednn(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none", kind: str = ""
-) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], kind)
->>>>>>> unpad
     return y
 
 

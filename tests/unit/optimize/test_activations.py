@@ -32,14 +32,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The activations of oneDNN's products, which count as faster on whatever machine the tests run."""
     monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
     made: list[str] = []
-    product = module._onednn
+    product = module.onednn
 
-    def _onednn(*arguments: Any) -> Tensor:
+    def onednn(*arguments: Any) -> Tensor:
         made.append(arguments[3] if len(arguments) > 3 else "none")
         result: Tensor = product(*arguments)
         return result
 
-    monkeypatch.setattr(module, "_onednn", _onednn)
+    monkeypatch.setattr(module, "onednn", onednn)
     return made
 
 
