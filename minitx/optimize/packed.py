@@ -70,6 +70,14 @@ class PackedLinear(InPlaceOf, nn.Linear):
         weight, bias = self.weight, self.bias
         return product(x, weight, bias, self.packed)
 
+    def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
+        """Returns an activation of the projection if the packed copy is taken.
+
+        (..., inputs) -> (..., outputs)
+        """
+        copy = copy_for(x, self.weight, self.bias, self.packed)
+        return None if copy is None else onednn(x, copy, self.bias, activation)
+
 
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
     """ExpertsLinear with a packed copy of each expert's weight; prints as ExpertsLinear."""
@@ -169,8 +177,21 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
     Returns:
         (..., outputs)
     """
+    copy = copy_for(x, weight, bias, packed)
+    return linear(x, weight, bias) if copy is None else onednn(x, copy, bias)
+
+
+def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
+    """Returns the packed copy for a product, or None where oneDNN does not take it.
+
+    Args:
+        x: (..., inputs)
+        weight: (outputs, inputs)
+        bias: (outputs), or None.
+        packed: the copy of the weight.
+    """
     if values_unavailable(x) or is_transformed() or type(x) is not Tensor or not x.is_cpu:
-        return linear(x, weight, bias)
+        return None
     copy = packed.of(weight)
     if (
         copy is None
@@ -182,8 +203,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         or torch.is_autocast_enabled("cpu")
         or not torch.backends.mkldnn.enabled
     ):
-        return linear(x, weight, bias)
-    return onednn(x, copy, bias)
+        return None
+    return copy
 
 
 def can_be_packed(weight: Tensor) -> bool:
