@@ -307,8 +307,8 @@ class DecodingSession:
 
         `index` is that of a token in the last step; None for the last `process`, or that of `arguments`.
         """
-        chosen: Any = (arguments or self.chain_arguments) if index is None else self._after(index)
-        self.request.chain.raise_for_empty_rows(*chosen, rows)
+        logits, context, states = arguments or self.chain_arguments if index is None else self._after(index)
+        self.request.chain.raise_for_empty_rows(logits, context, states, rows)
 
     def _after(self, index: int) -> tuple[Tensor, Context, State]:
         """Returns logits, context and states after a token of the last step."""

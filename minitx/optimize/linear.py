@@ -9,8 +9,9 @@ PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyT
   products with equal parts of the weight it runs on all cores, and a large weight, such as a vocabulary's, is
   faster in smaller parts.
 
-All three sum in float32, in another order. oneDNN's can apply the activation of a feed-forward network too
-(`minitx.optimize.activated`).
+All three sum in float32, in another order. oneDNN can apply the activation of a feed-forward network too,
+while the sums are in registers, which saves a tenth of the time of BERT-base on one core. GELU and ReLU then
+have the same bits as PyTorch's; the tanh approximation of GELU is as close to the exact one.
 
 `minitx.load` and `minitx.from_config` apply the pass. Other devices, dtypes and small products take PyTorch's
 own. Where gradients are recorded, oneDNN computes them too: of the input, g W, and of the weight, g^T x.
@@ -28,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.layers.activation import Activation, gelu_tanh
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.feed_forward import Intermediate
-from minitx.optimize.activated import FastIntermediate
 from minitx.optimize.classes import InPlaceOf, Module, change_classes
 from minitx.validation import is_transformed, values_unavailable
 
@@ -51,13 +52,12 @@ class FastLinear(InPlaceOf, nn.Linear):
         return linear(x, self.weight, self.bias)
 
     def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
-        """Returns an activation of the projection if `linear` takes oneDNN's product, which computes both.
+        """Returns an activation of the output if oneDNN's product computes it; None for other products.
 
         (..., inputs) -> (..., outputs)
         """
-        if not takes_onednn(x, self.weight, self.bias):
-            return None
-        return onednn(x, self.weight, self.bias, activation)
+        takes = takes_onednn(x, self.weight, self.bias)
+        return onednn(x, self.weight, self.bias, *activation) if takes else None
 
 
 class FastExpertsLinear(InPlaceOf, ExpertsLinear):
@@ -68,6 +68,38 @@ class FastExpertsLinear(InPlaceOf, ExpertsLinear):
         return linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
 
 
+class FastIntermediate(InPlaceOf, Intermediate):
+    """Intermediate whose activation oneDNN's product computes, where it is taken; prints as Intermediate."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, E) -> (B, T, F)"""
+        dense, names = self.dense, _ACTIVATIONS.get(getattr(self.activation, "function", None))
+        is_plain = type(self.activation) is Activation and [*self._modules][:2] == ["dense", "activation"]
+        is_plain = is_plain and not _is_watched(dense) and not _is_watched(self.activation)
+        activated = None
+        if is_plain and names and isinstance(dense, FastLinear):
+            activated = dense.activated(hidden, names)
+        if activated is None:
+            output: Tensor = super().forward(hidden)  # type: ignore[no-untyped-call]
+            return output
+        hidden = activated
+        for module in [*self][2:]:  # a dropout
+            hidden = module(hidden)
+        return hidden
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether a module has hooks or another forward."""
+    attributes = vars(module)
+    return "forward" in attributes or any(attributes[name] for name in _HOOKS)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_ACTIVATIONS: dict[Any, tuple[str, str]] = {
+    F.gelu: ("gelu", "none"),
+    gelu_tanh: ("gelu", "tanh"),
+    F.relu: ("relu", ""),
+}
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FastLinear,
     ExpertsLinear: FastExpertsLinear,
@@ -222,14 +254,13 @@ def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Ten
 
 
 def onednn(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none", kind: str = ""
 ) -> Tensor:
     """Returns oneDNN's product, of a plain or a packed weight, and an activation of it.
 
     (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
     """
-    name, kind = activation
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], kind)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], kind)
     return y
 
 

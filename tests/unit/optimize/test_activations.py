@@ -15,7 +15,7 @@ from minitx.config import FeedForwardConfig
 from minitx.layers.activation import Activation
 from minitx.layers.feed_forward import Intermediate
 from minitx.optimize import fast_linear, undo_fast_linear
-from minitx.optimize.activated import FastIntermediate
+from minitx.optimize.linear import FastIntermediate
 
 module = sys.modules[fast_linear.__module__]
 
@@ -34,12 +34,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     product = module.onednn
 
-    def _onednn(*arguments: Any) -> Tensor:
-        made.append(arguments[3][0] if len(arguments) > 3 else "none")
+    def onednn(*arguments: Any) -> Tensor:
+        made.append(arguments[3] if len(arguments) > 3 else "none")
         result: Tensor = product(*arguments)
         return result
 
-    monkeypatch.setattr(module, "onednn", _onednn)
+    monkeypatch.setattr(module, "onednn", onednn)
     return made
 
 
@@ -62,8 +62,6 @@ def test_the_activation_of_the_product_is_that_of_pytorch(
     assert calls == [act.partition("_")[0]]
     assert (output - in_steps(model, x)).abs().max() <= most
     assert output.is_contiguous()
-    assert torch.equal(copy.deepcopy(model)(x), output)
-    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("act", ["silu", "quick_gelu", "tanh"])
