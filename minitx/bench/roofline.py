@@ -25,6 +25,7 @@ from minitx.inspect.estimate.parts import cache_bytes
 from minitx.inspect.flops import Tokens, attention_flops, forward_flops
 from minitx.models import Model
 from minitx.optimize.linear import linear
+from minitx.optimize.packed import Packed, product
 
 LARGE = 2**28  # bytes of the weight and of the copy, beyond the caches of usual processors
 SIDE = 2048  # of the square matrices
@@ -82,12 +83,12 @@ class Meter:
         return min(self._products(x, weight), key=self._seconds)
 
     def _products(self, x: Tensor, weight: Tensor) -> Iterable[Callable[[], Tensor]]:
-        """Yields the products x W^T that PyTorch has, and minitx's choice."""
+        """Yields products x W^T: PyTorch's own, minitx's choice, and that of a packed weight."""
         yield lambda: F.linear(x, weight)
-        if x.is_cpu and x.dtype == torch.float32:
-            yield lambda: linear(x, weight, None)
-            if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-                yield lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        yield lambda: linear(x, weight, None)
+        packed = Packed()
+        if packed.of(weight) is not None:
+            yield lambda: product(x, weight, None, packed)
 
     def _seconds(self, run: Callable[[], Any]) -> float:
         best = torch.inf

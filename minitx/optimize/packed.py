@@ -56,7 +56,7 @@ class Packed:
         return Packed, ()
 
 
-class PackedLinear(InPlaceOf, nn.Linear):
+class PackedLinear(FastLinear):
     """nn.Linear with a packed copy of its weight; prints as nn.Linear."""
 
     @property
@@ -67,8 +67,12 @@ class PackedLinear(InPlaceOf, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
-        weight, bias = self.weight, self.bias
-        return product(x, weight, bias, self.packed)
+        return product(x, self.weight, self.bias, self.packed)
+
+    def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
+        """See `FastLinear.activated`: (..., inputs) -> (..., outputs)."""
+        copy = copy_for(x, self.weight, self.bias, self.packed)
+        return None if copy is None else onednn(x, copy, self.bias, *activation)
 
 
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
@@ -169,10 +173,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
     Returns:
         (..., outputs)
     """
+    copy = copy_for(x, weight, bias, packed)
+    return linear(x, weight, bias) if copy is None else onednn(x, copy, bias)
+
+
+def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
+    """Returns the packed copy if oneDNN takes the product, and no gradient is recorded; else None.
+
+    The arguments are those of `product`.
+
+    Returns:
+        (outputs, inputs)
+    """
     if values_unavailable(x) or is_transformed() or type(x) is not Tensor or not x.is_cpu:
-        return linear(x, weight, bias)
+        return None
     copy = packed.of(weight)
-    if (
+    plain = (
         copy is None
         or x.dtype != weight.dtype
         or x.shape[-1] != weight.shape[1]
@@ -181,9 +197,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)))
         or torch.is_autocast_enabled("cpu")
         or not torch.backends.mkldnn.enabled
-    ):
-        return linear(x, weight, bias)
-    return onednn(x, copy, bias)
+    )
+    return None if plain else copy
 
 
 def can_be_packed(weight: Tensor) -> bool:

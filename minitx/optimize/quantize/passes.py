@@ -13,7 +13,7 @@ from minitx.layers.experts import ExpertsLinear
 from minitx.optimize.classes import Module
 from minitx.optimize.linear import FastExpertsLinear, FastLinear
 from minitx.optimize.mixed_dtypes import MixedExpertsLinear, MixedLinear
-from minitx.optimize.packed import Packed, PackedExpertsLinear, PackedLinear
+from minitx.optimize.packed import PackedExpertsLinear, PackedLinear
 from minitx.optimize.quantize.layers import SCALE, WEIGHT, Origin, Quantized, source_of
 from minitx.optimize.quantize.products import weight_levels
 from minitx.optimize.quantize.report import LEFT
@@ -213,10 +213,7 @@ def quantize_model(
         module.__class__ = scheme.target(kind)
         module.register_buffer(WEIGHT, integers, persistent=False)
         module.register_buffer(SCALE, scales, persistent=False)
-        if isinstance(getattr(module, "packed", None), Packed):
-            module.packed = Packed()  # made again after `undo_quantization`
-        elif hasattr(module, "packed"):
-            module.packed = [Packed() for _ in weight]
+        vars(module).pop("_packed", None)  # packed again after `undo_quantization`
     vars(model)[LEFT] = left
     if not keep_weights:
         _drop_weights(model, list(chosen.values()))
