@@ -42,6 +42,8 @@ def run(section: Section) -> None:
     config = TINY if section.quick else LLAMA_1B
     model: Any = minitx.from_config(config, head="causal-lm", seed=0, dtype=torch.bfloat16).to(device).eval()
     passes: dict[str, Callable[[Any], Any]] = {"minitx": lambda model: model}
+    if device.type == "cuda":
+        passes["minitx, CUDA graphs"] = minitx.optimize.cuda_graphs
     for name in section.within_budget(passes):
         faster = passes[name](model)
         for batch in (1, 2 if section.quick else 32):

@@ -33,7 +33,8 @@ def test_sections_pass_and_results_are_written(tmp_path: Path, capsys: pytest.Ca
     assert list(results["sections"]) == sections
     rows = {name: section["rows"] for name, section in results["sections"].items()}
     assert 0 < rows["parity"][0]["float32"] < 1e-5 < rows["parity"][0]["bfloat16"]
-    assert [row["equal rows"] for row in rows["decoding"]] == [1.0, 1.0]
+    for name in ("equal rows", "with graphs"):
+        assert [row[name] for row in rows["decoding"]] == [1.0, 1.0]
     assert rows["training"][0]["after"] < rows["training"][0]["before"]
     assert [row["name"] for row in rows["speed"]][1:] == ["minitx, batch 1", "minitx, batch 2"]
     assert "| llama | True |" in file.with_suffix(".md").read_text()
