@@ -118,13 +118,16 @@ def read_consistently(folder: Path, read: Callable[[], T], *further: Path) -> T:
     and its tokenizer, also while another process saves there.
 
     Args:
-        folder: the files of a checkpoint directly in it are watched; others, such as logs, may change.
+        folder: the files of a checkpoint directly in it are watched; others, such as logs, may change. A
+            checkpoint that is a single file is read as it is: it is opened once.
         read: opens and reads files; files that stay open may be replaced afterwards.
         further: folders that are watched too.
 
     Raises:
         RuntimeError: the folder changed during each of many attempts.
     """
+    if folder.is_file():
+        return read_consistently(further[0], read, *further[1:]) if further else read()
     if further:
         return read_consistently(folder, lambda: read_consistently(further[0], read, *further[1:]))
     for _ in range(_ATTEMPTS):
