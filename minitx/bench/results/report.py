@@ -10,6 +10,7 @@ from minitx.bench.results.row import Row, Run
 from minitx.pictures.text import WIDTH, human
 
 Colored = Callable[[str, str], str]  # of a text and the kind of its verdict
+DISTANT = 1e-3  # distance of logits that is shown beside the same tokens
 BAR = 6  # characters of the longest bar
 _INDENT = " " * 6
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -103,7 +104,8 @@ def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> st
         kind = str(row.verdict.get("kind", ""))
         answer = {"wrong": "WRONG", "not compared": "-"}.get(kind, kind)
         lines.append(f"  {row.engine:<22}{_cells_of(row, best)}  {colored(answer, kind)}")
-        if kind not in ("reference", "same", "not compared"):
+        far = row.verdict.get("distance", 0.0) > DISTANT
+        if kind not in ("reference", "same", "not compared") or far:
             found = "; ".join(details(row))
             lines += textwrap.wrap(found, WIDTH - 1, initial_indent=_INDENT, subsequent_indent=_INDENT)
         if row.compile_seconds >= 0.1:
