@@ -35,6 +35,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {**_LLAMA, "rope_theta": 50_000.0, "attention_bias": True, "mlp_bias": True},
     "mistral": {**_WIDE, "sliding_window": 5},
     "mixtral": {**_LLAMA, **_EXPERTS, "num_local_experts": 4, "rope_theta": 1e6},
+    "smollm3": {**_LLAMA, "num_hidden_layers": 4, "rope_theta": 2e6, "pad_token_id": 0},
+    "granite": {
+        **_LLAMA,
+        "attention_multiplier": 0.3,
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 4.0,
+    },
     "qwen2": {**_LLAMA, "tie_word_embeddings": True},
     "qwen3": {**_WIDE, "rope_theta": 1e6},
     "qwen3_moe": {
@@ -107,6 +115,7 @@ NAMES = {
     "phi": "phi2",
     "gpt_neox": "gptneox",
 }
+PAIRED = ("llama", "mistral", "mixtral", "smollm3", "granite")  # by its LlamaModel
 ARCHITECTURES = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
 
 
@@ -130,9 +139,9 @@ def _parts_first(tensor: Tensor, heads: int) -> Tensor:
 
 def _converted(model_type: str, config: Mapping[str, Any], name: str, tensor: Tensor) -> Tensor:
     heads = config.get("num_attention_heads") or config.get("n_head")
-    if model_type in ("llama", "mistral", "mixtral") and ".q_proj." in name:
+    if model_type in PAIRED and ".q_proj." in name:
         return _paired(tensor, heads)
-    if model_type in ("llama", "mistral", "mixtral") and ".k_proj." in name:
+    if model_type in PAIRED and ".k_proj." in name:
         return _paired(tensor, config["num_key_value_heads"])
     if model_type in ("bloom", "gpt_neox") and "query_key_value" in name:
         return _parts_first(tensor, heads)
@@ -190,6 +199,10 @@ def _add_keys(writer: gguf.GGUFWriter, model_type: str, config: Mapping[str, Any
         ("sliding_window", writer.add_sliding_window),
         ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
         ("final_logit_softcapping", writer.add_final_logit_softcapping),
+        ("attention_multiplier", writer.add_attention_scale),
+        ("embedding_multiplier", writer.add_embedding_scale),
+        ("residual_multiplier", writer.add_residual_scale),
+        ("logits_scaling", writer.add_logit_scale),
         ("moe_intermediate_size", writer.add_expert_feed_forward_length),
         ("num_experts_per_tok", writer.add_expert_used_count),
         ("use_parallel_residual", writer.add_parallel_residual),

@@ -45,18 +45,30 @@ class Packed:
         source = (weight.data_ptr(), version, weight.dtype, weight.shape)
         if self._source != source:
             packable = can_be_packed(weight)
-            self._copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS) if packable else None
+            self._copy = self.pack(weight.detach()) if packable else None
             self._source = source
         return self._copy
 
+    def pack(self, weight: Tensor) -> Tensor:
+        """Returns a copy of a weight: (outputs, inputs) -> (outputs, inputs)."""
+        copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        return copy
+
+    def multiply(self, x: Tensor, copy: Tensor, bias: Tensor | None, *activation: str) -> Tensor:
+        """Returns x W^T + b by the copy, and an activation of it.
+
+        (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
+        """
+        return onednn(x, copy, bias, *activation)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
-        return Packed()
+        return type(self)()
 
     def __reduce__(self) -> tuple[type[Packed], tuple[()]]:
-        return Packed, ()
+        return type(self), ()
 
 
-class PackedLinear(InPlaceOf, nn.Linear):
+class PackedLinear(FastLinear):
     """nn.Linear with a packed copy of its weight; prints as nn.Linear."""
 
     @property
@@ -67,8 +79,12 @@ class PackedLinear(InPlaceOf, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
-        weight, bias = self.weight, self.bias
-        return product(x, weight, bias, self.packed)
+        return product(x, self.weight, self.bias, self.packed)
+
+    def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
+        """See `FastLinear.activated`: (..., inputs) -> (..., outputs)."""
+        copy = copy_for(x, self.weight, self.bias, self.packed)
+        return None if copy is None else self.packed.multiply(x, copy, self.bias, *activation)
 
 
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
@@ -146,7 +162,7 @@ def packed_is_faster(dtype: torch.dtype = torch.float32) -> bool:
     Args:
         dtype: float32 or bfloat16.
     """
-    if not _has_packed(dtype):
+    if not has_packed(dtype):
         return False
     packed = Packed()
 
@@ -169,10 +185,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
     Returns:
         (..., outputs)
     """
+    copy = copy_for(x, weight, bias, packed)
+    return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
+
+
+def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
+    """Returns the packed copy if oneDNN takes the product, and no gradient is recorded; else None.
+
+    The arguments are those of `product`.
+
+    Returns:
+        (outputs, inputs)
+    """
     if values_unavailable(x) or is_transformed() or type(x) is not Tensor or not x.is_cpu:
-        return linear(x, weight, bias)
+        return None
     copy = packed.of(weight)
-    if (
+    plain = (
         copy is None
         or x.dtype != weight.dtype
         or x.shape[-1] != weight.shape[1]
@@ -181,9 +209,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)))
         or torch.is_autocast_enabled("cpu")
         or not torch.backends.mkldnn.enabled
-    ):
-        return linear(x, weight, bias)
-    return onednn(x, copy, bias)
+    )
+    return None if plain else copy
 
 
 def can_be_packed(weight: Tensor) -> bool:
@@ -194,11 +221,11 @@ def can_be_packed(weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and weight.layout == torch.strided
         and weight.is_contiguous()
-        and _has_packed(weight.dtype)
+        and has_packed(weight.dtype)
     )
 
 
-def _has_packed(dtype: torch.dtype) -> bool:
+def has_packed(dtype: torch.dtype) -> bool:
     """Whether oneDNN is available for a dtype on this processor."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.enabled:
         return False

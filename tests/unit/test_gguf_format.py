@@ -156,6 +156,10 @@ def test_a_file_that_is_cut_short_is_refused(content: bytes, place: Path) -> Non
         assert attempt(place, content[:size]), size
 
 
+def test_version_2_is_read_too(content: bytes, place: Path) -> None:
+    assert attempt(place, content[:4] + struct.pack("<I", 2) + content[8:]) == ""
+
+
 @pytest.mark.parametrize(
     ("at", "new", "words"),
     [

@@ -12,13 +12,17 @@ from minitx.checkpoint.gguf.metadata import Metadata
 from minitx.checkpoint.gguf.rope import rope_keys
 
 _EMBEDDING = "token_embd.weight"
-_NUMBERS = ("epsilon", "softcapping")
-_WINDOW, _OPTIONAL = "sliding_window", ("softcapping", "head_count_kv")
+_NUMBERS = ("epsilon", "softcapping", "scale")
+_WINDOW, _OPTIONAL = "sliding_window", ("softcapping", "head_count_kv", "_scale")
 # Key of the tokenizer -> key of config.json
 _IDS = {"bos_token_id": "bos_token_id", "padding_token_id": "pad_token_id"}
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # Architectures with heads of any width
-_HEAD_DIM = frozenset("llama mistral mixtral qwen2 qwen3 qwen3_moe gemma gemma2 gemma3_text".split())  # noqa: SIM905 - words
+_HEAD_DIM = frozenset(
+    """
+    gemma gemma2 gemma3_text granite llama mistral mixtral qwen2 qwen3 qwen3_moe smollm3
+    """.split()  # noqa: SIM905 - words
+)
 _LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}  # layers of the 27B, whose queries have another scale
 _PATTERN = 6  # Gemma 3: each sixth layer has no window
 
@@ -206,7 +210,7 @@ def _bloom(keys: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 MORE: Mapping[str, Callable[[Metadata, Mapping[str, Any]], dict[str, Any]]] = {
-    "llama": _llama,
+    **dict.fromkeys(("granite", "llama", "smollm3"), _llama),
     "phi3": _phi,
     "phi": _phi,
     "gpt_neox": _gpt_neox,

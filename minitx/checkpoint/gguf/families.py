@@ -201,6 +201,18 @@ MISTRAL = replace(
 
 FAMILIES: Mapping[str, Family] = {
     "llama": _LLAMA,
+    "smollm3": replace(_LLAMA, model_type="smollm3", config={"no_rope_layer_interval": 4}),
+    "granite": replace(
+        _LLAMA,
+        model_type="granite",
+        keys={
+            **_RMS,
+            "attention.scale": "attention_multiplier",
+            "embedding_scale": "embedding_multiplier",
+            "residual_scale": "residual_multiplier",
+            "logit_scale": "logits_scaling",
+        },
+    ),
     "qwen2": Family("qwen2", _PLAIN, _RMS),
     "qwen3": Family("qwen3", {**_PLAIN, **_QK_NORMS}, _RMS),
     "qwen3moe": Family(

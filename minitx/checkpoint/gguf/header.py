@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from minitx.checkpoint.gguf.cursor import Cursor
 from minitx.checkpoint.gguf.kinds import KINDS, OTHERS, Kind
+from minitx.validation import ArgumentValueError
 
 SUFFIX = ".gguf"
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
@@ -70,6 +71,17 @@ def is_gguf(path: Path | str) -> bool:
         return str(path).lower().endswith(SUFFIX) and Path(path).is_file()
     except (OSError, ValueError):  # a name that no file can have
         return False
+
+
+def check_folder(path: Path) -> None:
+    """Checks that a path is not a GGUF file, for what transformers reads.
+
+    Raises:
+        ArgumentValueError: it is one.
+    """
+    if is_gguf(path):
+        hint = "minitx convert writes a GGUF file as a folder"
+        raise ArgumentValueError("name_or_folder", str(path), "a folder or a Hub id", hint)
 
 
 def open_gguf(path: Path) -> GgufFile:

@@ -35,7 +35,7 @@ from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.transaction import read_consistently
-from minitx.validation import ArgumentValueError, check_optional_strings, check_type
+from minitx.validation import check_optional_strings, check_type
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -83,7 +83,7 @@ def verify(
         ImportError: transformers is not installed.
         FileNotFoundError, ValueError: as `minitx.load`.
     """
-    from minitx.checkpoint.gguf.header import is_gguf
+    from minitx.checkpoint.gguf.header import check_folder
     from minitx.checkpoint.hub import fetch
     from minitx.checkpoint.load import check_device, load
 
@@ -94,14 +94,11 @@ def verify(
     device = check_device(device)
     transformers = import_transformers()
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    if is_gguf(folder):
-        hint = "minitx convert writes a GGUF file as a folder"
-        raise ArgumentValueError("name_or_folder", str(name_or_folder), "a folder or a Hub id", hint)
+    check_folder(folder)
     options: dict[str, Any] = {"head": head, "model_type": model_type, "ignore_keys": ignore_keys}
     if (folder / ADAPTER_CONFIG).is_file():  # transformers does not merge it: no rounding in between
         options["dtype"] = torch.float64
-    options |= {"token": token, "offline": offline}
-    own = model
+    options, own = options | {"token": token, "offline": offline}, model
 
     def read() -> tuple[Model, nn.Module, Tokenizer | None]:
         """Loads the checkpoint here and in transformers, and its tokenizer, all of one save."""
