@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.guidance.contrastive_search import ContrastiveSearch as ContrastiveSearch
     from minitx.decoding.output import Event as Event
     from minitx.decoding.output import Result as Result
+    from minitx.decoding.prefix.prefix_cache import PrefixCache as PrefixCache
     from minitx.decoding.processors.chain import Chain as Chain
     from minitx.decoding.samplers.alternatives import Alternatives as Alternatives
     from minitx.decoding.samplers.arithmetic import ArithmeticSample as ArithmeticSample
@@ -96,6 +97,7 @@ _NAMES = {  # module -> its public names
     "decoding.generation_config": "GenerationSettings generation_settings",
     "decoding.guidance.contrastive_search": "ContrastiveSearch",
     "decoding.output": "Event Result",
+    "decoding.prefix.prefix_cache": "PrefixCache",
     "decoding.processors.chain": "Chain",
     "decoding.samplers.alternatives": "Alternatives",
     "decoding.samplers.arithmetic": "ArithmeticSample",

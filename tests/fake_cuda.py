@@ -27,7 +27,7 @@ SHAPES = ("masked_select", "unique", "_unique2", "unique_consecutive", "bincount
 
 
 class Waits(TorchDispatchMode):
-    """Notes where a program waits for the device while `on`; what is read is False, 1 or 0.5.
+    """Notes where a program waits for the device while `on`; what it reads is False, 1 or 0.5.
 
     Attributes:
         places: "file:line: code" of each wait.
@@ -41,8 +41,9 @@ class Waits(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         if name in READS:
             self.note(not args[0].is_cpu)
-            is_bool = args[0].dtype == torch.bool or name in ("is_nonzero", "equal")
-            return False if is_bool else 0.5 if args[0].is_floating_point() else 1
+            if name in ("is_nonzero", "equal") or args[0].dtype == torch.bool:
+                return name == "equal"
+            return 0.5 if args[0].is_floating_point() else 1
         if name == "nonzero":
             self.note(True)
             return args[0].new_empty((0, args[0].dim()), dtype=torch.long)

@@ -18,6 +18,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from minitx.bench.workloads import Call, Family, Workload
+from minitx.extras import missing_extra
 from minitx.validation import ArgumentValueError
 
 Rows = list[list[int]]
@@ -83,7 +84,7 @@ class Engine(ABC):
         """
         for package in self.packages:
             if not installed(package):
-                return f"the package {package} is not installed"
+                return f"the package {package} is not installed; install it with: {missing_extra('bench')}"
         if workload.call not in self.calls:
             return f"it does not run {workload.call}"
         if setup.family not in self.families:
@@ -171,10 +172,18 @@ _HERE = "minitx.bench.engines"
 ENGINES: dict[str, str] = {
     "transformers": f"{_HERE}.transformers_eager:Transformers",
     "transformers-unsorted": f"{_HERE}.transformers_eager:TransformersUnsorted",
+    "transformers-compiled": f"{_HERE}.transformers_compiled:TransformersCompiled",
+    "ctranslate2": f"{_HERE}.ctranslate2_engine:CTranslate2",
+    "ctranslate2-int8": f"{_HERE}.ctranslate2_engine:CTranslate2Int8",
+    "onnxruntime": f"{_HERE}.onnx_runtime:OnnxRuntime",
+    "llama.cpp": f"{_HERE}.llama_cpp_engine:LlamaCpp",
+    "llama.cpp-q8": f"{_HERE}.llama_cpp_engine:LlamaCppQ8",
+    "sentence-transformers": f"{_HERE}.sentence_transformers_engine:SentenceTransformers",
     "minitx": f"{_HERE}.minitx_plain:Minitx",
     "minitx-optimized": f"{_HERE}.minitx_optimized:MinitxOptimized",
     "minitx-int8": f"{_HERE}.minitx_optimized:MinitxInt8",
-    "minitx-bfloat16": f"{_HERE}.minitx_optimized:MinitxBfloat16",
+    "minitx-int8-weights": f"{_HERE}.minitx_optimized:MinitxInt8Weights",
+    "minitx-int4-weights": f"{_HERE}.minitx_optimized:MinitxInt4Weights",
 }
 USUAL = ("transformers", "minitx", "minitx-optimized")
 

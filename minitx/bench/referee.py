@@ -180,7 +180,8 @@ class Referee:
 
     def _logits_distance(self, engine: Engine, places: dict[int, int]) -> float | None:
         """Returns the distance of the logits before the first difference of the first row, or at its end."""
-        if "prefill" not in engine.calls or "prefill" not in self.engine.calls or not self.rows:
+        able = "prefill" in engine.calls and "prefill" in self.engine.calls
+        if not able or not self.rows or self.workload.call == "start":  # whose engines are not loaded
             return None
         row = min(places, key=lambda place: places[place], default=0)
         written = self.answer[row][: places.get(row, max(0, len(self.answer[row]) - 1))]

@@ -146,10 +146,8 @@ class Runner:
 
     def _rounds(self, workload: Workload, lanes: list[_Lane], inputs: list[Any], step: Step) -> Peaks | None:
         """Times the engines in turn; returns the median of the machine's peaks."""
-        for lane in lanes:  # of what runs in milliseconds, the mean of several calls
-            seconds = (
-                lane.first if workload.call in (*PROCESSES, "load") else self._warm(workload, lane, inputs)
-            )
+        for lane in lanes if workload.call not in PROCESSES else ():
+            seconds = self._warm(workload, lane, inputs)
             lane.calls = max(1, math.ceil(SHORTEST / max(seconds, 1e-6)))
         bounded = self.plan.meter is not None and work_of(workload, self.model) is not None
         measured = []
@@ -165,7 +163,7 @@ class Runner:
         return Peaks.median(measured) if measured else None
 
     def _warm(self, workload: Workload, lane: _Lane, inputs: list[Any]) -> float:
-        """Returns the seconds of a second call; the first may have compiled."""
+        """Returns the seconds of a second call, where that is short; the first may have compiled."""
         return lane.first if lane.first > 1 else timed(lane.engine, self.setup, workload, inputs)[0]
 
     # --- rows --------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def scaled(vectors: Tensor, scale: float, *, rounded: bool) -> Tensor:
     """Multiplies by a number, rounded to the dtype of the vectors first or not: (...) -> (...)."""
     if not rounded:
         return vectors * scale
-    return vectors * torch.tensor(scale, dtype=torch.float32, device=vectors.device).to(vectors.dtype)
+    return vectors * torch.full((), scale, dtype=torch.float32, device=vectors.device).to(vectors.dtype)
 
 
 class ShiftedEmbedding(Embedding):

@@ -15,9 +15,16 @@ from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
 from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
+from minitx.optimize.shortlist import (
+    ShortlistTable,
+    shortlisted,
+    undo_vocabulary_shortlist,
+    vocabulary_shortlist,
+)
 from minitx.optimize.unpadded import undo_unpadded, unpadded
 
 __all__ = [
+    "ShortlistTable",
     "bfloat16_is_faster",
     "bfloat16_weights",
     "fast_linear",
@@ -27,14 +34,17 @@ __all__ = [
     "packed_is_faster",
     "recompute_layers",
     "report",
+    "shortlisted",
     "undo_bfloat16_weights",
     "undo_fast_linear",
     "undo_optimize",
     "undo_recompute_layers",
     "undo_unpadded",
+    "undo_vocabulary_shortlist",
     "unfuse_projections",
     "unpack_weights",
     "unpadded",
+    "vocabulary_shortlist",
 ]
 
 sys.modules[__name__].__class__ = CallablePackage

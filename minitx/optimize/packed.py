@@ -54,9 +54,14 @@ class Packed:
         copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         return copy
 
-    def multiply(self, x: Tensor, copy: Tensor, bias: Tensor | None) -> Tensor:
-        """Returns x W^T + b, by the copy: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)."""
-        return onednn(x, copy, bias)
+    def multiply(
+        self, x: Tensor, copy: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")
+    ) -> Tensor:
+        """Returns x W^T + b, or an activation of it, by the copy.
+
+        (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
+        """
+        return onednn(x, copy, bias, *activation)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
         return type(self)()
@@ -65,7 +70,7 @@ class Packed:
         return type(self), ()
 
 
-class PackedLinear(InPlaceOf, nn.Linear):
+class PackedLinear(FastLinear):
     """nn.Linear with a packed copy of its weight; prints as nn.Linear."""
 
     @property
@@ -76,8 +81,12 @@ class PackedLinear(InPlaceOf, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
-        weight, bias = self.weight, self.bias
-        return product(x, weight, bias, self.packed)
+        return product(x, self.weight, self.bias, self.packed)
+
+    def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
+        """See `FastLinear.activated`: (..., inputs) -> (..., outputs)."""
+        copy = copy_for(x, self.weight, self.bias, self.packed)
+        return None if copy is None else self.packed.multiply(x, copy, self.bias, activation)
 
 
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
@@ -178,10 +187,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
     Returns:
         (..., outputs)
     """
+    copy = copy_for(x, weight, bias, packed)
+    return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
+
+
+def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
+    """Returns the packed copy if oneDNN takes the product, and no gradient is recorded; else None.
+
+    The arguments are those of `product`.
+
+    Returns:
+        (outputs, inputs)
+    """
     if values_unavailable(x) or is_transformed() or type(x) is not Tensor or not x.is_cpu:
-        return linear(x, weight, bias)
+        return None
     copy = packed.of(weight)
-    if (
+    plain = (
         copy is None
         or x.dtype != weight.dtype
         or x.shape[-1] != weight.shape[1]
@@ -190,9 +211,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)))
         or torch.is_autocast_enabled("cpu")
         or not torch.backends.mkldnn.enabled
-    ):
-        return linear(x, weight, bias)
-    return packed.multiply(x, copy, bias)
+    )
+    return None if plain else copy
 
 
 def can_be_packed(weight: Tensor) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import minitx
-from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, TEMPERATURE, TOP_K, TOP_P, Engine, Rows, Setup
+from minitx.bench.engine import PADDED_TEXTS, TEMPERATURE, TOP_K, TOP_P, Engine, Rows, Setup
 from minitx.bench.engines.batches import in_batches, padded
 from minitx.bench.workloads import Call, Workload
 
@@ -83,7 +83,7 @@ class Minitx(Engine):
         return int(config.decoder_start_token_id)
 
     def generate(self, rows: Rows, new_tokens: int | list[int], num_beams: int = 1) -> Rows:
-        """Returns the new tokens; rows of many lengths in padded batches."""
+        """Returns the new tokens."""
         strategy = minitx.Greedy() if num_beams == 1 else minitx.Beam(num_beams=num_beams)
         return self._run(rows, new_tokens, strategy)
 
@@ -92,19 +92,10 @@ class Minitx(Engine):
         return self._run(rows, new_tokens, minitx.Sample(temperature=TEMPERATURE, top_k=TOP_K, top_p=TOP_P))
 
     def _run(self, rows: Rows, new_tokens: int | list[int], strategy: Any) -> Rows:
-        if isinstance(new_tokens, int):
-            return self._batch(rows, new_tokens, strategy)
-        made: Rows = []
-        for first in range(0, len(rows), PADDED_PROMPTS):
-            counts = new_tokens[first : first + PADDED_PROMPTS]
-            batch = self._batch(rows[first : first + PADDED_PROMPTS], max(counts), strategy)
-            made += [row[:count] for row, count in zip(batch, counts, strict=True)]
-        return made
-
-    def _batch(self, rows: Rows, new_tokens: int, strategy: Any) -> Rows:
-        endless = minitx.Stop(eos=())
-        result = minitx.generate(self.model, rows, strategy, max_new_tokens=new_tokens, stop=endless)
-        return [sequence.tolist() for sequence in result.sequences]
+        """Generates a batch, or rows of many lengths by continuous batching."""
+        options: dict[str, Any] = {"max_new_tokens": new_tokens, "stop": minitx.Stop(eos=())}
+        generate = minitx.generate if isinstance(new_tokens, int) else minitx.generate_many
+        return [row.tolist() for row in generate(self.model, rows, strategy, **options).sequences]
 
     def train_step(self, rows: Rows) -> float:
         """Takes a step; returns the loss."""

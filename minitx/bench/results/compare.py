@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from minitx.bench.results.report import groups, title_of
+from minitx.bench.results.report import figure_text, groups, title_of
 from minitx.bench.results.row import Row, Run
 from minitx.pictures.text import WIDTH
 from minitx.validation import ArgumentValueError
@@ -160,7 +160,8 @@ def table(found: Sequence[Change], before: Run, after: Run) -> str:
         for change in found:
             if any(change.after is row for row in rows):
                 low, high = change.interval
-                figures = f"{change.before.figure:>9.4g}{change.after.figure:>9.4g}{change.ratio:>7.2f}x"
+                ends = figure_text(change.before.figure), figure_text(change.after.figure)
+                figures = f"{ends[0]:>9}{ends[1]:>9}{change.ratio:>7.2f}x"
                 lines.append(
                     f"  {change.after.engine:<22}{figures}{f'{low:.2f} to {high:.2f}':>17}  {change.outcome}"
                 )

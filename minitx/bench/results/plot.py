@@ -12,6 +12,7 @@ from minitx.pictures.picture import FAINT, INK, LINE, PALETTE
 
 ACROSS = 2  # panels side by side
 BAR_HEIGHT, HEAD, WIDTH = 0.27, 0.78, 5.4  # inches: a bar, title and axis of a panel, a panel
+FAR = 2.0  # times the longest bar: bounds beyond it are not drawn
 TOP, BOTTOM, NAMES = 0.62, 0.25, 1.75  # inches: the machine, the lower margin, the names of engines
 
 
@@ -49,6 +50,8 @@ def draw(run: Run, path: Path) -> None:
 
 def _panel(axes: Any, rows: list[Row], colors: dict[str, str]) -> None:
     """Draws the bars of one workload."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     figures = [row.figure or 0.0 for row in rows]
     ends = [[max(0.0, f - (row.low or f)) for f, row in zip(figures, rows, strict=True)]]
     ends.append([max(0.0, (row.high or f) - f) for f, row in zip(figures, rows, strict=True)])
@@ -57,7 +60,8 @@ def _panel(axes: Any, rows: list[Row], colors: dict[str, str]) -> None:
     axes.errorbar(figures, places, xerr=ends, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
     bounds = {row.bound for row in rows if row.bound is not None}
     furthest = max([*figures, *(row.high or 0.0 for row in rows)])
-    limit = 1.3 * max(furthest, min(max(bounds, default=0.0), 1.5 * furthest))
+    near = [bound for bound in bounds if bound <= FAR * furthest]  # the others would make the bars short
+    limit = max(1.3 * furthest, 1.05 * max(near, default=0.0))
     for row, place, figure in zip(rows, places, figures, strict=True):
         ratio = "" if row.ratio is None or row is rows[0] else f"  {row.ratio:.2f}x"
         text = f"{figure_text(figure)}{ratio}"
@@ -72,6 +76,8 @@ def _panel(axes: Any, rows: list[Row], colors: dict[str, str]) -> None:
     axes.set_xlim(0, limit)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,g}"))
     axes.tick_params(axis="x", labelsize=7, length=2, color=LINE, labelcolor=FAINT)
     axes.tick_params(axis="y", length=0)
 
@@ -81,6 +87,6 @@ def _describe(axes: Any, row: Row, *, bounded: bool) -> None:
     note = "; dashed: bound of the machine" if bounded else ""
     better = "less is better" if row.unit == "ms" else "more is better"
     title = f"{row.workload}, {row.model}, {row.dtype}"
-    axes.set_title(title, fontsize=9, color=INK, loc="left", pad=14)
+    axes.set_title(title, fontsize=9, color=INK, loc="left", pad=14, weight="bold")
     text = f"{row.summary}; {row.unit}, {better}{note}"
     axes.text(0, 1, text, transform=axes.transAxes, fontsize=7, color=FAINT, va="bottom")

@@ -95,7 +95,11 @@ def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> st
     lines.append(f"  {'':<22}{'':<{BAR}}{_aligned((rows[0].unit, *_HEADER))}  answer")
     best = max((row.figure for row in rows if row.figure is not None), default=1.0)
     for row in rows:
-        kind = "skipped" if row.skipped else str(row.verdict.get("kind", ""))
+        if row.skipped:
+            text = f"  {row.engine:<22}skipped: {row.skipped}"
+            lines += textwrap.wrap(text, WIDTH - 1, subsequent_indent=_INDENT)
+            continue
+        kind = str(row.verdict.get("kind", ""))
         answer = {"wrong": "WRONG", "not compared": "-"}.get(kind, kind)
         lines.append(f"  {row.engine:<22}{_cells_of(row, best)}  {colored(answer, kind)}")
         if kind not in ("reference", "same", "not compared"):

@@ -16,6 +16,7 @@ from minitx.decoding.continuous.cache import RowsCache, growing_cache
 from minitx.decoding.continuous.per_row import for_rows, has_values_per_row
 from minitx.decoding.loop import RowState, logprobs_of
 from minitx.decoding.output import Event
+from minitx.decoding.prefix.prefix_cache import prefilled
 from minitx.decoding.processors.base import StatefulProcessor
 from minitx.decoding.processors.chain import Chain, concatenate_states, select_state, unusable
 from minitx.decoding.processors.context import Context
@@ -182,9 +183,10 @@ class RunningRows:
         if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
         self._note_rows(jobs, [len(job.ids) for job in jobs])
-        for start in range(0, time, chunk):
-            part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
-            out = self.model.decode(*part, cache=cache, logits_to_keep=1)
+        with prefilled(self.request.prefix, self.model, cache, batch) as (own, known):
+            for start in range(known, time, chunk):
+                part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
+                out = self.model.decode(*part, cache=own, logits_to_keep=1)
         assert out.logits is not None, "a language model has logits"
         return out.logits[:, -1].float()
 

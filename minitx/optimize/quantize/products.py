@@ -54,7 +54,9 @@ def int_product(x: Tensor, weight: Tensor) -> Tensor:
 
     For a few rows and a large weight, products of single rows may be faster; they are the same.
     """
-    if len(x) in FEW and weight.numel() >= LARGE and not values_unavailable(x) and not is_transformed():
+    if values_unavailable(x) or is_transformed():
+        return torch._int_mm(x, weight)
+    if len(x) in FEW and weight.numel() >= LARGE:
         key = (len(x), *weight.shape, torch.get_num_threads())
         if key not in _ROW_BY_ROW:
             with _MEASURING:

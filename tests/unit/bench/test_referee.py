@@ -124,6 +124,17 @@ def test_drawn_tokens_must_be_among_the_most_probable() -> None:
     assert judge.verdict(Fake(), [[0] * 4] * 2).kind == "wrong"
 
 
+def test_the_first_token_of_fresh_processes_is_compared_without_a_loaded_model() -> None:
+    class Unloaded(Fake):
+        def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:
+            raise AttributeError("model")
+
+    start = Workload("start", "", "start", ("decoder",), 1, 3, new_tokens=1)
+    judge = Referee(start, ROWS[:1], Unloaded(), [[7]], "float32")
+    assert judge.verdict(Unloaded(), [[7]]).kind == "same"
+    assert judge.verdict(Unloaded(), [[8]]).kind == "wrong"
+
+
 def test_what_cannot_be_compared_says_so() -> None:
     assert (
         Referee(WORKLOADS["import"], [], Fake(), None, "float32").verdict(Fake(), None).kind == "not compared"

@@ -90,7 +90,7 @@ def test_no_speed_of_a_wrong_answer(runner: Runner) -> None:
 
 def test_an_engine_that_cannot_run_is_skipped_with_its_reason(runner: Runner) -> None:
     missing, fake, failing = measure(runner, "missing", "fake", "failing")
-    assert missing.skipped == "the package no-such-package-of-minitx is not installed"
+    assert missing.skipped.startswith("the package no-such-package-of-minitx is not installed")
     assert failing.skipped == "it failed: KeyError: 'a kernel'"
     assert fake.verdict["kind"] == "reference"  # the first that runs
     assert measure(runner, "missing")[0].figure is None
