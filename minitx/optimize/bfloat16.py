@@ -3,8 +3,8 @@
 A decoding step takes the time of reading the weights, which in bfloat16 is half. The parameters stay as they
 are, so that the model is saved as it was loaded and the pass is undone exactly: each projection keeps a copy
 of its weight in bfloat16, in the order in which oneDNN reads it, rounds its input to bfloat16, and returns
-float32. oneDNN sums in float32. Norms, attention and the sums of residual connections stay in float32, so less
-is rounded than in a model whose parameters are in bfloat16.
+float32. oneDNN sums in float32. Norms, attention and the sums of residual connections stay in float32, so
+less is rounded than in a model whose parameters are in bfloat16.
 
 `model.bfloat16()`, or `minitx.load(..., dtype=torch.bfloat16)`, converts the parameters instead: such a model
 takes a third of the memory, and `pack_weights` serves it too.
