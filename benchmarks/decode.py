@@ -12,7 +12,8 @@ medians over the rounds and the ratio of the medians.
     memory    peak of a process that loads the model and generates with its most demanding decoding
     chain     share of the chain and the sampler in a decoding step (GPT-2)
     context   time of one more token after contexts of 64 to 960 tokens (GPT-2)
-    speculation  tokens per second of `Speculative(...)` and of plain greedy decoding, batch 1 (GPT-2).
+    speculation  tokens per second of `Speculative(...)` and of plain greedy decoding, batch 1 (GPT-2), both
+              also with packed weights (`minitx.optimize.pack_weights`).
               "prompt lookup": a random model's greedy text soon repeats, so that most of it can be looked up.
               "draft of a quarter": a random draft would hardly ever agree, so agreement is made: a model of a
               quarter of the parameters really runs for each drafted token, which is then replaced by the
@@ -45,6 +46,7 @@ from minitx.decoding.processors.context import Context
 from minitx.decoding.samplers.base import Argmax
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.speculative.draft import DraftCall, Drafter, Proposal
+from minitx.optimize import pack_weights, unpack_weights
 
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 STRATEGIES: dict[str, minitx.Strategy] = {
@@ -291,16 +293,18 @@ def speculation(ours: Any, prompt: int, new: int, repeats: int) -> list[dict[str
     share = quarter.num_parameters() / ours.num_parameters()
     rows = []
     agreeing = Agreeing(DraftModel(quarter, minitx.Greedy()), tuple(text[0].tolist()), 0.8)
-    for name, draft, tokens in (
-        ("prompt lookup", PromptLookup(), 8),
-        (f"draft of {share:.0%}, 80 % agreement", agreeing, 3),
-    ):
-        STRATEGIES[name] = Speculative(draft=draft, tokens=tokens)
-        same = torch.equal(run_ours(ours, ids, new, name), text)
-        plain, fast = in_turn(
-            repeats, partial(run_ours, ours, ids, new, "greedy"), partial(run_ours, ours, ids, new, name)
-        )
-        rows.append({"decoding": name, "same": same, "plain": new / plain, "speculative": new / fast})
+    drafts = (("prompt lookup", PromptLookup(), 8), (f"draft of {share:.0%}, 80 % agreement", agreeing, 3))
+    for packed in (False, True):
+        for model in (ours, quarter) if packed else ():
+            pack_weights(model)
+        for name, draft, tokens in drafts:
+            name += ", packed" if packed else ""
+            STRATEGIES[name] = Speculative(draft=draft, tokens=tokens)
+            same = torch.equal(run_ours(ours, ids, new, name), text)
+            runs = (partial(run_ours, ours, ids, new, decoding) for decoding in ("greedy", name))
+            plain, fast = in_turn(repeats, *runs)
+            rows.append({"decoding": name, "same": same, "plain": new / plain, "speculative": new / fast})
+    unpack_weights(ours)
     return rows
 
 
@@ -374,11 +378,11 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def show_speculation(rows: list[dict[str, Any]]) -> None:
-    print("speculation, batch 1                plain tok/s  speculative tok/s  ratio  same ids")
+    print("speculation, batch 1                  plain tok/s  speculative tok/s  ratio  same ids")
     for row in rows:
         ratio = row["speculative"] / row["plain"]
         same = "yes" if row["same"] else "NO"
-        print(f"{row['decoding']:<34}{row['plain']:>13.1f}{row['speculative']:>19.1f}{ratio:>7.2f}  {same}")
+        print(f"{row['decoding']:<38}{row['plain']:>11.1f}{row['speculative']:>19.1f}{ratio:>7.2f}  {same}")
 
 
 def main() -> None:

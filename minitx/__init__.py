@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.config import TextInputs as TextInputs
     from minitx.config import TransformConfig as TransformConfig
     from minitx.config import replace_in as replace_in
+    from minitx.decoding.continuous.generate_many import generate_as_completed as generate_as_completed
+    from minitx.decoding.continuous.generate_many import generate_many as generate_many
     from minitx.decoding.generate import generate as generate
     from minitx.decoding.generate import stream as stream
     from minitx.decoding.generation_config import GenerationSettings as GenerationSettings
@@ -44,6 +46,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.guidance.contrastive_search import ContrastiveSearch as ContrastiveSearch
     from minitx.decoding.output import Event as Event
     from minitx.decoding.output import Result as Result
+    from minitx.decoding.prefix.prefix_cache import PrefixCache as PrefixCache
     from minitx.decoding.processors.chain import Chain as Chain
     from minitx.decoding.samplers.alternatives import Alternatives as Alternatives
     from minitx.decoding.samplers.arithmetic import ArithmeticSample as ArithmeticSample
@@ -88,10 +91,12 @@ _NAMES = {  # module -> its public names
     "config": "Alibi AttentionConfig CellLoss CellSelection CustomInputs Disentangled ExpertsConfig "
     "FeedForwardConfig HeadConfig LayerConfig LearnedPositions ModelConfig NormConfig RelativeBias "
     "RopeConfig Rotary SinusoidalPositions StackConfig TextInputs TransformConfig replace_in",
+    "decoding.continuous.generate_many": "generate_as_completed generate_many",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
     "decoding.guidance.contrastive_search": "ContrastiveSearch",
     "decoding.output": "Event Result",
+    "decoding.prefix.prefix_cache": "PrefixCache",
     "decoding.processors.chain": "Chain",
     "decoding.samplers.alternatives": "Alternatives",
     "decoding.samplers.arithmetic": "ArithmeticSample",

@@ -176,8 +176,12 @@ def read_config(
     """
     for key in ignore_keys:
         config = without_key(config, key)
-    if config.get("quantization_config") is not None:
-        raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
+    if (quantized := config.get("quantization_config")) is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, Mapping) else None
+        raise ValueError(
+            f"config.json has a quantization_config of method {method!r}; minitx reads unquantised weights, "
+            "GGUF files, and torchao's integers of 8 bits or fewer."
+        )
     reader = ConfigReader(config)
     table = model_type if has_table(model_type) else architecture.key_table
     reader.rename(second_names(table))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from minitx.checkpoint.files import WEIGHTS, summarize
+from minitx.checkpoint.formats.source import read_place
+from minitx.checkpoint.gguf.header import is_gguf
 from minitx.checkpoint.hub import TEMPLATES, TOKENIZER
 from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder
@@ -20,7 +22,7 @@ from minitx.checkpoint.sentence import check_links, module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
 from minitx.models import Model
-from minitx.transaction import read_consistently, transaction
+from minitx.transaction import transaction
 
 LARGEST_COPY = 200_000_000
 
@@ -48,17 +50,19 @@ def convert(
     destination: Path,
     *,
     max_shard_size: int | None = None,
+    contents: Mapping[str, str | bytes] | None = None,
     progress: Callable[[int], AbstractContextManager[Callable[[int], Any]]] | None = None,
     **options: Any,
 ) -> Conversion:
-    """Loads a checkpoint and writes it to another folder, with its tokenizer and other files.
+    """Loads a checkpoint and writes it to another folder, with its tokenizer and the files beside it.
 
     If anything fails, the destination is as before.
 
     Args:
-        source: folder of the checkpoint.
+        source: folder of the checkpoint, or a GGUF file.
         destination: a new folder, or one without weights.
         max_shard_size: bytes of the largest weight file; None keeps the shards of the source.
+        contents: further files to write, name -> content, such as those of the tokenizer of a GGUF file.
         progress: from the number of bytes to a context manager of the function that is called with the
             bytes written.
         options: keyword arguments of `load` (`head`, `dtype`, ...).
@@ -75,9 +79,9 @@ def convert(
     def read() -> tuple[Model, dict[str, IO[bytes]], list[str]]:
         """Loads the model and opens the files to copy, all of them of one save."""
         stack.close()
-        paths, left_out = companions(source, destination)
+        paths, left_out = ({}, []) if is_gguf(source) else companions(source, destination)
         paths |= tokenizer_files(tokenizer)
-        check_clashes(destination, ["config.json", *paths])
+        check_clashes(destination, ["config.json", *paths, *(contents or {})])
         opened: dict[str, IO[bytes]] = {
             name: stack.enter_context(path.open("rb")) for name, path in paths.items()
         }
@@ -85,11 +89,12 @@ def convert(
 
     with stack:
         further = {tokenizer, upper_folder(source)} - {source}
-        model, opened, left_out = read_consistently(source, read, *further)
+        model, opened, left_out = read_place(source, read, *further)
         checkpoint: Checkpoint = model.checkpoint
         size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
         with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
             weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
+            files.write_all(contents or {})
             written = set(files.names())
             for name in opened.keys() - written:
                 with files.path(name).open("wb") as copy:  # a link becomes a file

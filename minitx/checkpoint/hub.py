@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.checkpoint.gguf.header import is_gguf
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.shipped import is_shipped_name, shipped_folder
@@ -35,23 +36,12 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "source.spm",
-    "target.spm",
-    "target_vocab.json",
-    "chat_template.jinja",
-    "chat_template.json",
+TOKENIZER = tuple(
+    """
+    tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt vocab.json
+    merges.txt spiece.model spm.model sentencepiece.bpe.model tokenizer.model source.spm target.spm
+    target_vocab.json chat_template.jinja chat_template.json
+    """.split()  # noqa: SIM905 - words
 )
 TEMPLATES = "additional_chat_templates/"
 LIST_TIMEOUT = 10.0  # seconds to wait for the list of files
@@ -70,13 +60,14 @@ def fetch(
     Weights are downloaded in one format, safetensors before `.bin`.
 
     Args:
-        name_or_folder: an existing folder, returned as it is, a name of `minitx.shipped`, or a Hub id.
+        name_or_folder: an existing folder or GGUF file, returned as it is, a name of `minitx.shipped`, or a
+            Hub id.
         revision: branch, tag or commit.
         token: access token; None uses HF_TOKEN or the token of `hf auth login`.
         offline: use only files in the Hub cache; HF_HUB_OFFLINE=1 does the same.
 
     Returns:
-        The folder, or the snapshot in the Hub cache.
+        The folder or file, or the snapshot in the Hub cache.
 
     Raises:
         FileNotFoundError: neither a folder nor a repository, no such revision, no config.json or weights
@@ -194,7 +185,7 @@ def find(
     token: str | None,
     offline: bool,
 ) -> Path | Snapshot:
-    """Returns a folder, in which an interrupted save is completed, or the snapshot of a Hub id.
+    """Returns a folder, in which an interrupted save is completed, a GGUF file, or the snapshot of a Hub id.
 
     The repository has at least one of `files`. "minitx/..." is a folder of this package.
     """
@@ -202,6 +193,8 @@ def find(
     check_strings(revision=revision)
     check_optional_strings(token=token)
     check_flags(offline=offline)
+    if is_gguf(name_or_folder):
+        return Path(name_or_folder)
     if is_folder(name_or_folder):
         recover(Path(name_or_folder))
         return Path(name_or_folder)
@@ -262,7 +255,9 @@ def checked_id(name: str | Path) -> str:
     if not str(name).strip() or "\0" in str(name):
         raise ArgumentValueError("name_or_folder", name, "a folder or a Hub id such as 'bert-base-uncased'")
     if Path(name).is_file():
-        hint = f"{name} is a file; pass the folder that holds it and config.json"
+        hint = (
+            f"{name} is a file; pass the folder that holds it and config.json, or a file that ends in .gguf"
+        )
         raise ArgumentValueError("name_or_folder", str(name), "a folder or a Hub id", hint)
     if isinstance(name, Path) or name.startswith((".", "/", "~", "\\")):
         raise FileNotFoundError(f"there is no folder {str(name)!r}.")

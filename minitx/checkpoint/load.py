@@ -22,7 +22,8 @@ from minitx.checkpoint.build import (
     seeded_generator,
     set_parameter,
 )
-from minitx.checkpoint.files import GENERATION, Tensors, open_folder
+from minitx.checkpoint.files import GENERATION, Tensors
+from minitx.checkpoint.formats.source import open_weights, read_place, stored_config
 from minitx.checkpoint.lora.adapter import Adapter, read_adapter
 from minitx.checkpoint.lora.merge import check_ties, merge
 from minitx.checkpoint.record import Checkpoint
@@ -34,16 +35,15 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import check_links, first_module, upper_folder
+from minitx.checkpoint.sentence import upper_folder
 from minitx.checkpoint.ties import Sources, identical, share_tied, untied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
-from minitx.io import check_inside, read_json, return_freed_memory
+from minitx.io import check_inside, return_freed_memory
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.linear import fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
-from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentValueError,
     check_choice,
@@ -75,7 +75,7 @@ def load(
     attention: str | None = None,
     mmap: bool = True,
 ) -> Model:
-    """Loads a checkpoint in Hugging Face's layout, in eval mode.
+    """Loads a checkpoint in Hugging Face's layout, or a GGUF file of llama.cpp, in eval mode.
 
     Label names of a classifier are in `model.checkpoint.id2label`.
 
@@ -86,9 +86,12 @@ def load(
 
     A LoRA adapter of PEFT, in the folder of its base model or alone, is merged into the weights.
 
+    Quantised weights of a GGUF file become float32, or `dtype`; `save` writes them so.
+
     Args:
         name_or_folder: a folder with config.json and weights, or with a LoRA adapter, a Hub id such as
-            "bert-base-uncased", or a checkpoint of this package such as "minitx/tiny-encoder".
+            "bert-base-uncased", a checkpoint of this package such as "minitx/tiny-encoder", or a file
+            "model.gguf".
         head: None loads the checkpoint's own head, and `save` writes unused tensors back too; "none" loads
             no head; a task loads that head, and `save` leaves out those of other tasks.
         dtype: torch.bfloat16 or "bfloat16", for example; None keeps the dtype of each tensor.
@@ -136,7 +139,7 @@ def load(
         check_head(head, architecture)
         config = with_vocabulary(config, adapter, architecture)
         model_config, heads = read_config(architecture, kind, config, ignored)
-        tensors = merge(open_folder(base, mapped=mmap), adapter, architecture, model_config, dtype)
+        tensors = merge(open_weights(base, mapped=mmap), adapter, architecture, model_config, dtype)
         chosen = adapter.task if head is None and adapter and adapter.task in heads else head
         names = CheckpointNames(tensors.shapes, architecture.prefix)
         names.check_one_spelling()
@@ -158,7 +161,7 @@ def load(
         return mixed_dtypes(fast_linear(model.set_attention(attention or model.checkpoint.attention)))
 
     with collection_paused():
-        return read_consistently(base, read, *{folder, upper_folder(base)} - {base})
+        return read_place(base, read, *{folder, upper_folder(base)} - {base})
 
 
 def check_head(head: str | None, architecture: Architecture) -> None:
@@ -236,15 +239,9 @@ def checkpoint_config(
     """Reads config.json, with the number of labels of a new head or of an adapter's.
 
     Raises:
-        FileNotFoundError: no config.json.
-        ValueError: damaged JSON, a link out of the folder, or `num_labels` without `init_head`.
+        FileNotFoundError, ValueError: as `stored_config`; `num_labels` without `init_head`.
     """
-    if not (folder / "config.json").is_file():
-        if name := first_module(folder):
-            raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
-        raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
-    check_links(folder, ["config.json"])
-    config = read_json(folder / "config.json")
+    config = stored_config(folder)
     if num_labels is None and adapter is not None and adapter.num_labels is not None:
         return with_labels(config, adapter.num_labels)
     if num_labels is None:

@@ -21,7 +21,7 @@ from minitx.checkpoint.files import GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied, untied
-from minitx.checkpoint.unchanged import attention_name, check_unchanged
+from minitx.checkpoint.unchanged import attention_name, check_unchanged, check_whole
 from minitx.checkpoint.write import check_target, nbytes, replaced_weights, write_tensors, write_tokenizer
 from minitx.habits import explain_arguments
 from minitx.io import write_json
@@ -109,18 +109,6 @@ def save(
             write_tokenizer(files, tokenizer.contents())
     for path in replaced:
         path.unlink(missing_ok=True)
-
-
-def check_whole(model: Model) -> None:
-    """Checks that each parameter is whole, and not the part of one process.
-
-    Raises:
-        ArgumentValueError: a model that several processes train.
-    """
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, "full_tensor"):
-            hint = "minitx.training.distributed.gather(model) returns a whole copy"
-            raise ArgumentValueError("model", name, "one with whole parameters", hint)
 
 
 def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:

@@ -23,6 +23,7 @@ from minitx.layers.norm import identity
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled, is_compiled
 from minitx.optimize.linear import fast_linear
+from minitx.optimize.quantize.passes import check_weights_kept
 from minitx.validation import ArgumentValueError
 
 # torch's own attributes of a module; any other name of torch's replaces a method
@@ -68,6 +69,19 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     built.set_attention(checkpoint.attention)
     for place, now, before in differences(model, fast_linear(built)):
         raise ValueError(f"the model's {place} is {now}, but by its config {before}; {advice(place)}")
+
+
+def check_whole(model: Model) -> None:
+    """Checks that each parameter is whole: not the part of one process, nor dropped after quantising.
+
+    Raises:
+        ArgumentValueError: a model that several processes train, or one without its weights.
+    """
+    check_weights_kept(model)
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "full_tensor"):
+            hint = "minitx.training.distributed.gather(model) returns a whole copy"
+            raise ArgumentValueError("model", name, "one with whole parameters", hint)
 
 
 def advice(place: str) -> str:

@@ -37,19 +37,21 @@ def verify(source: Source, head: str | None, json: bool) -> int:
 
 
 @command(
-    Argument("model", "SOURCE", "folder or Hub id"),
+    Argument("model", "SOURCE", "folder, GGUF file or Hub id"),
     Argument("destination", "DESTINATION", "a new or empty folder"),
     *group("the model", *HUB, "head", "dtype"),
 )
 def convert(source: Source, destination: str, json: bool, **options: Any) -> None:
     """Writes a checkpoint as safetensors."""
     from minitx.checkpoint.convert import convert as write
+    from minitx.checkpoint.gguf.header import is_gguf
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.pictures.text import human
 
     folder, target = source.folder(), Path(destination)
     if not Path(source.name).is_dir():
         fetch_tokenizer(source.name, **source.hub)
+    options["contents"] = source.tokenizer(folder).contents() if is_gguf(folder) else {}
     options |= {"progress": partial(progress_bar, title="writing", unit="B", quiet=json)}
     result = write(folder, target, dtype=source.dtype, **source.reading, **source.hub, **options)
     count = len(result.weights)

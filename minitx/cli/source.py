@@ -77,11 +77,11 @@ class Source:
     def architecture(self, folder: Path) -> Architecture | None:
         """Returns the architecture; None without a config.json, about which loading raises."""
         from minitx.checkpoint.build import choose_architecture
+        from minitx.checkpoint.formats.source import has_config, stored_config
         from minitx.checkpoint.lora.base import base_folder
-        from minitx.io import read_json
 
-        path = base_folder(folder, token=self.token, offline=bool(self.offline)) / "config.json"
-        return choose_architecture(read_json(path), self.model_type)[0] if path.is_file() else None
+        place = base_folder(folder, token=self.token, offline=bool(self.offline))
+        return choose_architecture(stored_config(place), self.model_type)[0] if has_config(place) else None
 
     def tokenizer(self, folder: Path | str = "", **languages: Any) -> Tokenizer:
         """Loads the tokenizer beside the model: from its folder, or from the same Hub repository.

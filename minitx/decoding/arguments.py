@@ -18,6 +18,7 @@ from minitx.decoding.generation_config import GenerationSettings, read_settings
 from minitx.decoding.grammar.resolve import with_grammar
 from minitx.decoding.guidance.base import GuidedCall, resolve_guidance
 from minitx.decoding.parameters import Integers, check_size
+from minitx.decoding.prefix.prefix_cache import check_prefix
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
 from minitx.decoding.processors.xtc import processor_keys
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
@@ -172,6 +173,7 @@ class _Call:
             top_logprobs=top,
             prefill_chunk=chunk,
             guidance=resolve_guidance(options.get("guidance", guidance), call),
+            prefix=check_prefix(options.get("prefix"), model, embeds),
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:

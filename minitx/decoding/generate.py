@@ -11,6 +11,7 @@ from typing import Literal, Unpack
 from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.guidance.session import open_session
 from minitx.decoding.output import Event, Result, collect
+from minitx.decoding.prefix.prefix_cache import remember
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.request import GenerationOptions, ahead_of
 from minitx.decoding.samplers.sample import Sample
@@ -37,7 +38,7 @@ class Stream(Iterator[Event]):
                 "cannot be streamed; call generate(...)."
             )
         self.rows = len(session.request.prompts) * session.request.num_samples
-        self._events = (event for events in strategy.run(session) for event in events)
+        self._events = (event for events in _steps(strategy, session) for event in events)
 
     def __next__(self) -> Event:
         return next(self._events)
@@ -71,7 +72,7 @@ def generate(
     strategy, request = resolve(model, prompts, strategy, options)
     request = replace(request, run_ahead=ahead_of(request, model.device))
     session = open_session(model, request, lookahead=strategy.lookahead)
-    result = collect((event for step in strategy.run(session) for event in step), request)
+    result = collect((event for step in _steps(strategy, session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None
     return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)
 
@@ -99,6 +100,17 @@ def stream(
     check_names(stream, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
     return Stream(strategy, open_session(model, request, lookahead=strategy.lookahead))
+
+
+def _steps(strategy: Strategy, session: DecodingSession) -> Iterator[list[Event]]:
+    """Runs a strategy; what it has generated when iteration ends or stops is stored for later calls."""
+    prefix = None if strategy.searches else session.request.prefix
+    try:
+        yield from strategy.run(session)
+    except GeneratorExit:
+        remember(prefix, session)
+        raise
+    remember(prefix, session)
 
 
 _OPTIONS = inspect.cleandoc(GenerationOptions.__doc__ or "").partition("\n\n")[2]

@@ -16,6 +16,7 @@ from torch import Tensor
 from minitx.decoding.grammar.options import GrammarOptions
 from minitx.decoding.guidance.base import Guidance, ResolvedGuidance
 from minitx.decoding.parameters import Integers
+from minitx.decoding.prefix.prefix_cache import PrefixCache
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.samplers.base import Sampler, Seed
@@ -64,6 +65,7 @@ class GenerationOptions(GrammarOptions, total=False):
     guidance: other distributions that change the model's at every step, before the processors: of other
         prompts (`ClassifierFree`, `ContextAware`), models (`ContrastiveDecoding`, `Experts`, `Ensemble`) or
         layers (`DoLa`), of the text so far (`FSD`), or of a function (`ScoreFunction`).
+    prefix: for decoders: a `PrefixCache` of the model, which has the keys and values of earlier prompts.
     heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their
         text, so that a prompt may end within a word. The new tokens spell that text in any way and go on.
         `Result.sequences` has all of them, texts begin where the prompt ends. Needs a tokenizer.
@@ -83,6 +85,7 @@ class GenerationOptions(GrammarOptions, total=False):
     decoder_prompts: Prompts | None
     inputs_embeds: Sequence[Tensor] | None
     guidance: Guidance | None
+    prefix: PrefixCache | None
     heal: bool
 
 
@@ -107,6 +110,7 @@ class GenerationRequest:
         tokenizer: for texts; None for results without texts.
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
         guidance: for sessions of `open_session`; None for none.
+        prefix: keys and values of earlier prompts; None for none.
         repeated: per prompt, the characters at the beginning of the output that the prompt had; () for 0.
         whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
         run_ahead: the number of steps after which the tokens are read, to see whether rows have ended; see
@@ -129,6 +133,7 @@ class GenerationRequest:
     top_logprobs: int = 0
     prefill_chunk: int | None = None
     guidance: ResolvedGuidance | None = None
+    prefix: PrefixCache | None = None
     repeated: Sequence[int] = ()
     whole_prompts: Sequence[list[int]] = ()
     run_ahead: int = 1

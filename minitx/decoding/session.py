@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import check_size
+from minitx.decoding.prefix.prefix_cache import prefilled
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
@@ -304,11 +305,9 @@ class DecodingSession:
     def raise_for_empty_rows(self, rows: Tensor, index: int | None = None, arguments: Any = None) -> None:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`.
 
-        `index` is that of a token in the last step, as for `process_step`; None for the last `process`, or an
-        earlier one whose `chain_arguments` are passed.
+        `index` is that of a token in the last step; None for the last `process`, or that of `arguments`.
         """
-        chosen = (arguments or self.chain_arguments) if index is None else self._after(index)
-        logits, context, states = chosen
+        logits, context, states = arguments or self.chain_arguments if index is None else self._after(index)
         self.request.chain.raise_for_empty_rows(logits, context, states, rows)
 
     def _after(self, index: int) -> tuple[Tensor, Context, State]:
@@ -318,8 +317,7 @@ class DecodingSession:
         return self._logits[place], context, self._states[place]
 
     def _reorder(self, rows: Tensor, within_prompts: bool) -> None:
-        unmoved = len(rows) == len(self.history) and rows.device.type == "cpu"
-        if unmoved and bool((rows == torch.arange(len(rows))).all()):
+        if rows.is_cpu and rows.tolist() == [*range(len(self.history))]:
             return
         (self.cache.reorder if within_prompts else self.cache.select)(rows)
         self.history.select(rows)
@@ -334,9 +332,13 @@ class DecodingSession:
         time = batch.input_ids.shape[1]
         if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
-        for start in range(0, time, chunk):
-            part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
-            self._forward(PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk])
+        own = self.cache
+        with prefilled(self.request.prefix, self.model, own, batch) as (self.cache, known):
+            for start in range(known, time, chunk):
+                part = slice(start, start + chunk)
+                inputs: Any = (None if x is None else x[:, part] for x in batch)
+                self._forward(PaddedBatch(*inputs), None if embeds is None else embeds[:, part])
+        self.cache = own
 
     def _check_refill(self, refill: bool) -> None:
         """Checks that `_refill`, if it is about to be called, has the ids of all tokens."""

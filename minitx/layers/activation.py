@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from itertools import chain
 
 import torch
@@ -12,6 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh approximation of GELU (arXiv:1606.08415, section 2): (...) -> (...)."""
+    return F.gelu(x, approximate="tanh")
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -23,9 +27,9 @@ def quick_gelu(x: Tensor) -> Tensor:
 # approximation. They differ by up to 5e-4, so a checkpoint needs the one that it was trained with.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_fast": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
     "relu": F.relu,
     "silu": F.silu,

@@ -279,6 +279,10 @@ class AttentionContext:
     encoder_hidden_states: Tensor | None = None
     watch: Callable[[Tensor], None] | None = None
 
+    def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Runs an attention module in this context: (B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)."""
+        return attention.attend(query, key, value, self)  # type: ignore[no-any-return]
+
 
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself.
@@ -304,10 +308,9 @@ class SelfAttention(nn.Module):
         self.q_norm = norm(qk_norm, self.head_dim if self.norm_per_head else width) if normed else None
         self.k_norm = norm(qk_norm, self.head_dim if self.norm_per_head else shared) if normed else None
         self.sinks = nn.Parameter(torch.empty(heads)) if config.sinks else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout, self.softcap = nn.Dropout(config.dropout), config.softcap
         scale = config.head_dim**-0.5 if config.scale is None else config.scale
         self.scale = scale / (index + 1 if config.scale_by_layer else 1)
-        self.softcap = config.softcap
         self.backend: Backend = sdpa
 
     def extra_repr(self) -> str:
@@ -328,7 +331,7 @@ class SelfAttention(nn.Module):
         query, key, value = self.project(hidden, context)
         if cache is not None:
             key, value = cache.append(key, value, context.past)  # (B, K, S, D)
-        return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
+        return context.attend(self, query, key, value).transpose(1, 2).flatten(2)
 
     def project(self, hidden: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, rotated: (B, T, E) -> (B, H, T, D), (B, K, T, D) twice."""

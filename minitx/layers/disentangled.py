@@ -8,6 +8,7 @@ around the attention is the shared one. A convolution may stand beside the first
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from minitx.layers.layer import Layer
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.norm import norm
 from minitx.layers.recorder import Recorder
+from minitx.layers.unpadded import Runs, UnpaddedContext
 
 
 def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
@@ -42,12 +44,51 @@ def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
     return torch.where(near, distance, (torch.ceil(steps).long() + middle) * distance.sign())
 
 
+class PositionHeads(NamedTuple):
+    """Relative positions as keys and as queries, each (H, 2 * span, D), or None without scores of them."""
+
+    key: Tensor | None
+    query: Tensor | None
+
+
 @dataclass(frozen=True)
 class RelativeContext(AttentionContext):
-    """Adds the inputs of the position scores: embeddings (2 * span, E) and bucket of each pair (T, T)."""
+    """Adds the inputs of the position scores.
+
+    Attributes:
+        embeddings: (2 * span, E), of the relative positions; None: there are no position scores.
+        bucket: (T, T), relative position of each pair.
+        projected: the embeddings as keys and queries; None: each attention projects them.
+    """
 
     embeddings: Tensor | None = None
     bucket: Tensor | None = None
+    projected: PositionHeads | None = None
+
+    def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, H, T, D), twice (B, H, S, D) -> (B, H, T, D)"""
+        if self.embeddings is None or self.bucket is None:
+            return super().attend(attention, query, key, value)
+        projected = self.projected or attention.project_positions(self.embeddings)
+        scores = attention.position_scores(query, key, projected, self.bucket)
+        context = replace(self, mask=to_additive_mask(self.mask, scores))
+        mixed: Tensor = attention.attend(query, key, value, context)
+        return mixed
+
+
+@dataclass(frozen=True)
+class UnpaddedRelativeContext(UnpaddedContext):
+    """Several sequences in one row, for which an attention projects the relative positions once."""
+
+    def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(1, H, N, D), twice (1, H, N, D) -> (1, H, N, D)"""
+        contexts: list[Any] = [context for _, context in self.parts]
+        if contexts[0].embeddings is None:
+            return super().attend(attention, query, key, value)
+        projected = attention.project_positions(contexts[0].embeddings)
+        runs = (run for run, _ in self.parts)
+        parts = zip(runs, (replace(context, projected=projected) for context in contexts), strict=True)
+        return UnpaddedContext(parts=tuple(parts)).attend(attention, query, key, value)
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -79,14 +120,10 @@ class DisentangledSelfAttention(nn.Module):
         """(..., T, H * D) -> (..., H, T, D)"""
         return x.view(*x.shape[:-1], self.config.num_attention_heads, self.config.head_dim).transpose(-3, -2)
 
-    def forward(self, hidden: Tensor, context: RelativeContext, cache: None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: AttentionContext, cache: None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query, key, value = self.project(hidden, context)
-        if context.embeddings is not None and context.bucket is not None:
-            embeddings = self.pos_dropout(context.embeddings)
-            scores = self.position_scores(query, key, embeddings, context.bucket)
-            context = replace(context, mask=to_additive_mask(context.mask, scores))
-        return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
+        return context.attend(self, query, key, value).transpose(1, 2).flatten(2)
 
     def project(self, hidden: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values: (B, T, E) -> (B, H, T, D) three times."""
@@ -104,19 +141,38 @@ class DisentangledSelfAttention(nn.Module):
             context.watch(attention_weights(query, key, context.mask, options))
         return self.backend(query, key, value, context.mask, options)
 
-    def position_scores(self, query: Tensor, key: Tensor, embeddings: Tensor, bucket: Tensor) -> Tensor:
-        """twice (B, H, T, D), (2 * span, E), (T, T) -> (B, H, T, T)"""
+    def project_positions(self, embeddings: Tensor) -> PositionHeads:
+        """Returns the relative positions as keys and queries, those of which there are scores.
+
+        Args:
+            embeddings: (2 * span, E)
+        """
+        embeddings, kinds = self.pos_dropout(embeddings), self.positions.pos_att_type
+        key = self.heads((self.pos_K or self.K)(embeddings)) if "c2p" in kinds else None
+        query = self.heads((self.pos_Q or self.Q)(embeddings)) if "p2c" in kinds else None
+        return PositionHeads(key, query)
+
+    def position_scores(self, query: Tensor, key: Tensor, positions: PositionHeads, bucket: Tensor) -> Tensor:
+        """Returns the scores of relative positions.
+
+        Args:
+            query: (B, H, T, D)
+            key: (B, H, T, D)
+            positions: as keys and queries, each (H, 2 * span, D) or None.
+            bucket: (T, T)
+
+        Returns:
+            (B, H, T, T)
+        """
         span = self.positions.span
         total = query.new_zeros(())
-        if "c2p" in self.positions.pos_att_type:
-            position = self.heads((self.pos_K or self.K)(embeddings))  # (H, 2 * span, D)
+        if positions.key is not None:
             index = (bucket + span).clamp(0, 2 * span - 1)
-            scores = query @ position.transpose(-1, -2)  # (B, H, T, 2 * span)
+            scores = query @ positions.key.transpose(-1, -2)  # (B, H, T, 2 * span)
             total = total + scores.gather(-1, index.expand(*scores.shape[:2], -1, -1)) * self.scale
-        if "p2c" in self.positions.pos_att_type:
-            position = self.heads((self.pos_Q or self.Q)(embeddings))
+        if positions.query is not None:
             index = (span - bucket).clamp(0, 2 * span - 1)
-            scores = key @ position.transpose(-1, -2)
+            scores = key @ positions.query.transpose(-1, -2)
             by_key = scores.gather(-1, index.expand(*scores.shape[:2], -1, -1))
             total = total + by_key.transpose(-1, -2) * self.scale
         return total
@@ -167,13 +223,28 @@ class DisentangledStack(nn.Module):
         return f"{len(self.layers)} layers of width {self.hidden_size}, Disentangled"
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, *, record: Recorder | None = None
+        self,
+        hidden: Tensor,
+        mask: Tensor | Runs | None,
+        position_ids: Tensor,
+        *,
+        record: Recorder | None = None,
     ) -> Tensor:
-        """(B, T, E), mask (B, T) or (B, T, T), (1 or B, T) -> (B, T, E)"""
+        """Runs the layers.
+
+        Args:
+            hidden: (B, T, E)
+            mask: (B, T) or (B, T, T); or the lengths of several sequences in one row; or None.
+            position_ids: (1 or B, T)
+            record: collects hidden states and attention weights; None: nothing is collected.
+
+        Returns:
+            (B, T, E)
+        """
         if record is not None:
             record.begin(len(self.layers))
         real = hidden.new_ones(*hidden.shape[:2], 1)  # (B, T, 1)
-        if mask is not None:
+        if isinstance(mask, Tensor):
             attended = mask if mask.dim() == 2 else mask.any(dim=1)
             real = attended[..., None].to(hidden.dtype)
         hidden = embedded = hidden * real
@@ -187,13 +258,16 @@ class DisentangledStack(nn.Module):
             record.leave(hidden)
         return hidden
 
-    def context(self, mask: Tensor | None, hidden: Tensor) -> RelativeContext:
+    def context(self, mask: Tensor | Runs | None, hidden: Tensor) -> AttentionContext:
         """Returns mask and relative positions for all layers.
 
         Args:
-            mask: (B, T) or (B, T, T), or None.
+            mask: (B, T) or (B, T, T), or the lengths of several sequences in one row, or None.
             hidden: (B, T, E)
         """
+        if isinstance(mask, Runs):
+            parts = mask.parts(lambda length: self.context(None, hidden[:, :length]))
+            return UnpaddedRelativeContext(parts=parts)
         attend, positions = mask, self.positions
         if mask is not None and mask.dim() == 2:
             # Padding is masked as a query too, and then attends to all tokens equally.

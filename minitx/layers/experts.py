@@ -58,12 +58,12 @@ class Experts(nn.Module):
             self.glu = self.clamped_swiglu
 
     def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
-        """Returns the gated product: twice (tokens, F) -> (tokens, F)."""
+        """Returns the gated product: twice (..., F) -> (..., F)."""
         activated: Tensor = self.activation(gate) * dense
         return activated
 
     def clamped_swiglu(self, gate: Tensor, dense: Tensor) -> Tensor:
-        """Returns SwiGLU of clamped inputs, the linear one centred at 1: twice (tokens, F) -> (tokens, F)."""
+        """Returns SwiGLU of clamped inputs, the linear one centred at 1: twice (..., F) -> (..., F)."""
         gate = gate.clamp(max=self.limit)
         dense = dense.clamp(min=-(self.limit or 0.0), max=self.limit)
         return gate * torch.sigmoid(self.alpha * gate) * (dense + 1)

@@ -27,6 +27,7 @@ from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.positions import RelativePositionBias, alibi
 from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
+from minitx.layers.unpadded import Runs, UnpaddedContext
 from minitx.validation import ArgumentValueError
 
 
@@ -114,7 +115,7 @@ class Stack(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Runs | None,
         position_ids: Tensor,
         cache: Cache | None = None,
         cross: AttentionContext | None = None,
@@ -124,7 +125,8 @@ class Stack(nn.Module):
 
         Args:
             hidden: (B, T, E).
-            mask: (B, S) or (B, T, S), bool; S includes the tokens in the cache.
+            mask: (B, S) or (B, T, S), bool; S includes the tokens in the cache. The lengths of several
+                sequences in one row, B = 1, take its place.
             position_ids: (1 or B, T).
             cache: of earlier tokens; each layer appends its keys and values. The caller advances its length
                 (`Cache.advance`).
@@ -187,37 +189,58 @@ class Stack(nn.Module):
         cache.cross_attention, cache.encoder_mask = caches, mask
 
     def contexts(
-        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
+        self, hidden: Tensor, mask: Tensor | Runs | None, position_ids: Tensor, cache: Cache | None
     ) -> Mapping[LayerKind, AttentionContext]:
         """Returns mask and positions for each kind of layer.
 
         Args:
             hidden: (B, T, E), for its length, device and dtype.
-            mask: (B, S) or (B, T, S), or None.
+            mask: (B, S) or (B, T, S), or the lengths of sequences, or None.
             position_ids: (1 or B, T)
             cache: of earlier tokens.
         """
-        if self.attends_to_all and cache is None:
+        if self.attends_to_all and cache is None and not isinstance(mask, Runs):
             return dict.fromkeys(self.layer_kinds, AttentionContext(padding_mask(mask)))
         return self.contexts_by_kind(hidden, mask, position_ids, cache)
 
     def contexts_by_kind(
-        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
+        self, hidden: Tensor, mask: Tensor | Runs | None, position_ids: Tensor, cache: Cache | None
     ) -> Mapping[LayerKind, AttentionContext]:
         """Returns mask and positions for each kind of layer, whatever it attends to.
 
         Args:
             hidden: (B, T, E), for its length, device and dtype.
-            mask: (B, S) or (B, T, S), True = token; None for no padding.
+            mask: (B, S) or (B, T, S), True = token; or the lengths of sequences; None for no padding.
             position_ids: (1 or B, T)
             cache: of earlier tokens.
         """
+        if isinstance(mask, Runs):
+            return {kind: self.row_context(kind, mask, hidden, position_ids) for kind in {*self.layer_kinds}}
         apart = None
         if cache is not None and mask is not None and mask.dim() == 3:
             mask = mask.tril(cache.length)
             apart = distances(mask[:, None])
         inputs = (hidden, padding_mask(mask), position_ids, cache, apart)
         return {kind: self.context(kind, *inputs) for kind in {*self.layer_kinds}}
+
+    def row_context(
+        self, kind: LayerKind, runs: Runs, hidden: Tensor, position_ids: Tensor
+    ) -> UnpaddedContext:
+        """Returns the context of several sequences in one row, for one kind of layer.
+
+        Args:
+            kind: of the layer.
+            runs: lengths of the sequences.
+            hidden: (1, N, E), for its device and dtype.
+            position_ids: (1, N).
+        """
+
+        def _single(length: int) -> AttentionContext:
+            return self.context(unrotated, hidden[:, :length], None, position_ids[:, :length], None)
+
+        unrotated = kind._replace(uses_rope=False)  # queries and keys are rotated before they are divided
+        rotary = self.rotary(kind, position_ids, hidden.dtype) if kind.uses_rope else None
+        return UnpaddedContext(rotary=rotary, parts=runs.parts(_single))
 
     def context(
         self,

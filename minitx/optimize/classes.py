@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from torch import nn
@@ -20,8 +20,51 @@ class InPlaceOf:
         return order[order.index(InPlaceOf) + 1].__name__
 
 
+class HidesModules(InPlaceOf):
+    """Base of classes with modules that are no submodules: they have no name and no entry in state_dict."""
+
+    def hidden_modules(self) -> Iterator[nn.Module]:
+        """Yields them."""
+        raise NotImplementedError
+
+    def covered_modules(self) -> Iterator[nn.Module]:
+        """Yields the submodules whose work the hidden ones do."""
+        raise NotImplementedError
+
+
+class TracksWeight(InPlaceOf):
+    """Base of projections with a copy of their weight that they use as long as it belongs to the weight."""
+
+    def is_current(self) -> bool:
+        """Whether the copy belongs to the weight as it is."""
+        raise NotImplementedError
+
+    def weight_moved(self) -> None:
+        """Notes that a current weight lies in other memory now, with the same values."""
+        raise NotImplementedError
+
+
+def all_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the modules of a model, and those that passes such as `fuse_projections` keep hidden in them."""
+    for module in model.modules():
+        yield module
+        if isinstance(module, HidesModules):
+            yield from module.hidden_modules()
+
+
+def working_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the modules of `all_modules` but for those whose work hidden ones do."""
+    covered = {
+        part
+        for module in model.modules()
+        if isinstance(module, HidesModules)
+        for part in module.covered_modules()
+    }
+    return (module for module in all_modules(model) if module not in covered)
+
+
 def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None]) -> Module:
-    """Changes the classes of a model's modules in place. Returns the model.
+    """Changes the classes of a model's modules in place, of hidden ones too. Returns the model.
 
     Args:
         model: any module.
@@ -31,7 +74,7 @@ def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None
         ArgumentTypeError: not a module.
     """
     check_type("model", model, nn.Module, "a module")
-    for module in model.modules():
+    for module in all_modules(model):
         if chosen := choose(type(module)):
             module.__class__ = chosen
     return model

@@ -24,6 +24,7 @@ from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
 from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.optimize.fuse import unfuse_projections
 from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
 from minitx.validation import check_type
 
@@ -150,7 +151,8 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 def mixed_dtypes(model: Module) -> Module:
     """Lets every module compute in its own dtype if the model's parameters have several.
 
-    Changes the class of the modules in place; parameters, names and hooks stay.
+    Changes the class of the modules in place; parameters, names and hooks stay. Undoes `fuse_projections` in
+    such a model: its projections may differ in dtype.
 
     Args:
         model: any module.
@@ -163,4 +165,4 @@ def mixed_dtypes(model: Module) -> Module:
     """
     check_type("model", model, nn.Module, "a module")
     has_several = len({parameter.dtype for parameter in model.parameters()}) > 1
-    return change_classes(model, _CLASSES.get) if has_several else model
+    return change_classes(unfuse_projections(model), _CLASSES.get) if has_several else model

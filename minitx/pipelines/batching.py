@@ -77,6 +77,27 @@ def make_batches(lengths: Sequence[int], limits: BatchLimits, *, padding: bool =
     return batches[::-1]
 
 
+def fill_batches(lengths: Sequence[int], limits: BatchLimits) -> list[list[int]]:
+    """Divides sequences into as few batches as the limits allow, for a model that computes no padding.
+
+    Args:
+        lengths: number of tokens of each sequence.
+        limits: of a batch; its tokens are those of the sequences alone.
+
+    Returns:
+        Indices of the sequences of each batch, the longest sequences first.
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        tokens += lengths[index]
+        if not batches or tokens > limits.tokens or len(batches[-1]) == limits.rows:
+            batches.append([])
+            tokens = lengths[index]
+        batches[-1].append(index)
+    return batches
+
+
 def _ends(sizes: Sequence[int], rows: int, tokens: int) -> list[int]:
     """Returns the numbers of sequences after which a batch may end: 0, 1, 2, ..., all of them.
 

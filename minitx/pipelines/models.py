@@ -94,17 +94,17 @@ def _head(spec: TaskSpec, model: str | Path, hub: Mapping[str, Any]) -> str | No
         ArgumentValueError: config.json names another head.
     """
     from minitx.checkpoint.build import choose_architecture, class_names
+    from minitx.checkpoint.formats.source import has_config, stored_config
     from minitx.checkpoint.hub import fetch
     from minitx.checkpoint.lora.base import base_folder
     from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
-    from minitx.io import read_json
 
     folder = fetch(model, **hub)
-    path = base_folder(folder, token=hub["token"], offline=hub["offline"]) / "config.json"
+    place = base_folder(folder, token=hub["token"], offline=hub["offline"])
     head = spec.heads[0] if len(spec.heads) == 1 else None
-    if not path.is_file():  # load() has the error
+    if not has_config(place):  # load() has the error
         return head
-    config = read_json(path)
+    config = stored_config(place)
     architecture = choose_architecture(config, None)[0]
     if head == "none":
         return architecture.headless[-1]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from minitx.habits import UnknownArgumentError
 from minitx.models.compiled import check_not_compiled
-from minitx.pipelines.batching import BatchLimits, make_batches
+from minitx.optimize.unpadded import computes_no_padding, without_padding
+from minitx.pipelines.batching import BatchLimits, fill_batches, make_batches
 from minitx.pipelines.checks import note_truncation, option_hint
 from minitx.pipelines.models import check_head
 from minitx.pipelines.registry import TaskSpec
@@ -277,7 +278,8 @@ class Task(Generic[OptionsT, InputT]):
     @torch.inference_mode()
     def forward(self, inputs: Sequence[InputT], options: OptionsT) -> list[Any]:
         """Runs the model on a batch; returns an output per input, without padding, on the CPU."""
-        output = self.model(**self.collate(inputs))
+        model = without_padding(self.model) if self.pads and len(inputs) > 1 else self.model
+        output = model(**self.collate(inputs))
         batch = {name: getattr(output, name) for name in self.outputs}
         columns = {name: to_cpu(values) for name, values in batch.items() if values is not None}
         rows = ({name: column[row] for name, column in columns.items()} for row in range(len(inputs)))
@@ -303,7 +305,10 @@ class Task(Generic[OptionsT, InputT]):
 
     def batches(self, inputs: Sequence[InputT], limits: BatchLimits, options: OptionsT) -> list[list[int]]:
         """Returns the indices of the inputs of each batch."""
-        return make_batches([item.size for item in inputs], limits, padding=self.pads)
+        sizes = [item.size for item in inputs]
+        if self.pads and computes_no_padding(without_padding(self.model)):
+            return fill_batches(sizes, limits)
+        return make_batches(sizes, limits, padding=self.pads)
 
     def postprocess(
         self, request: Request, inputs: Sequence[InputT], outputs: Sequence[Any], options: OptionsT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minitx.checkpoint.gguf.header import is_gguf
 from minitx.checkpoint.hub import TOKENIZER, fetch_tokenizer
 from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.sentence import check_links
@@ -27,10 +28,14 @@ from minitx.tokenizer.tables.tokenizer import TableTokenizer
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.bounds import check_parts
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
+from minitx.tokenizer.vocabularies.gguf import read_gguf
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
 from minitx.transaction import read_consistently
 from minitx.validation import ArgumentValueError, check_optional_strings
 
+# Key of config.json -> the number of tokens of a decoder
+_CONTEXTS = ("max_position_embeddings", "n_positions", "seq_length")
+_LEFT = ("llama", "gemma", "gemma2", "gemma3_text")  # whose SentencePiece tokenizers pad at the left
 # Without a class of their own in transformers 5.
 _OF_NO_CLASS = ("llama", "mistral", "mixtral", "modernbert", "phi3", "umt5")
 
@@ -47,11 +52,11 @@ def load_tokenizer(
     src_lang: str | None = None,
     tgt_lang: str | None = None,
 ) -> Tokenizer:
-    """Loads the tokenizer of a checkpoint.
+    """Loads the tokenizer of a checkpoint, or that in a GGUF file.
 
     Args:
-        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub. Of a LoRA adapter without
-            tokenizer files, the tokenizer of its base model is loaded.
+        name_or_folder: a folder, a GGUF file, or the id of a repository on the Hugging Face Hub. Of a LoRA
+            adapter without tokenizer files, the tokenizer of its base model is loaded.
         revision: branch, tag or commit on the Hub.
         token: access token for the Hub.
         offline: use only files in the Hub cache.
@@ -71,9 +76,12 @@ def load_tokenizer(
     """
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
-    folder = tokenizer_folder(folder, token=token, offline=offline)
-    check_links(folder, ("config.json", *TOKENIZER))
-    tokenizer = read_consistently(folder, lambda: _load(folder, model_type, pattern))
+    if is_gguf(folder):
+        tokenizer = _load_gguf(folder, model_type, pattern)
+    else:
+        folder = tokenizer_folder(folder, token=token, offline=offline)
+        check_links(folder, ("config.json", *TOKENIZER))
+        tokenizer = read_consistently(folder, lambda: _load(folder, model_type, pattern))
     if src_lang is not None:
         tokenizer.src_lang = src_lang
     if tgt_lang is not None:
@@ -110,6 +118,27 @@ def _load(folder: Path, model_type: str | None, pattern: str | None) -> Tokenize
         model_vocab_size=read_vocab_size(folder),
     )
     if "padding_side" not in settings.config and _pads_left(folder, model, backends):
+        tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _load_gguf(path: Path, model_type: str | None, pattern: str | None) -> Tokenizer:
+    """Reads the tokenizer in a GGUF file."""
+    if pattern is not None:
+        raise ArgumentValueError("pattern", pattern, "None for a GGUF file", "it is for a vocab.txt of words")
+    backends, settings, config = read_gguf(path)
+    if model_type not in (None, config["model_type"]):
+        expected = f"{config['model_type']!r}, as in {path}"
+        raise ArgumentValueError("model_type", model_type, expected, "leave it out")
+    tokenizer = Tokenizer(
+        backends,
+        settings,
+        model_input_names=WITHOUT_TYPES,
+        chat_templates={},
+        model_vocab_size=config["vocab_size"],
+    )
+    tokenizer.model_max_length = next(config[key] for key in _CONTEXTS if key in config)
+    if type(backends.decoder.decoder).__name__ != "ByteLevel" and config["model_type"] in _LEFT:
         tokenizer.padding_side = "left"
     return tokenizer
 

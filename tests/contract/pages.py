@@ -29,6 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("cats", "news", "sentiment", "translator")
+GGUF = "tiny-decoder-q8_0.gguf"
 # Checkpoints that are not at hand offline; the code runs on a small model of the same kind.
 STAND_INS = {
     "gpt2": "cats",
@@ -84,19 +85,23 @@ def blocks(text: str) -> list[Block]:
 
 
 def train_examples(folder: Path) -> None:
-    """Run docs/examples in `folder`: the models that the pages load."""
+    """Run docs/examples in `folder`: the models that the pages load, and a GGUF file."""
+    from tests.gguf_files import write_shipped
+
+    write_shipped(folder / GGUF)
     with working_in(folder), warnings.catch_warnings():
         for name in EXAMPLES:
             runpy.run_path(str(ROOT / "docs" / "examples" / f"{name}.py"))
 
 
 def furnish(folder: Path, examples: Path) -> None:
-    """Put into `folder` the models that the pages name; a folder is preferred to the Hub."""
+    """Put into `folder` the models and the text that the pages name; a folder is preferred to the Hub."""
     from tests.real import MINILM
 
     models = {"sentence-transformers/all-MiniLM-L6-v2": MINILM}
-    models |= {name: examples / name for name in EXAMPLES}
+    models |= {name: examples / name for name in (*EXAMPLES, GGUF)}
     models |= {stand_in: examples / name for stand_in, name in STAND_INS.items()}
+    models["prose.txt"] = ROOT / "docs" / "examples" / "prose.txt"
     for name, target in models.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(target)

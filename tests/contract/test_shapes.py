@@ -7,10 +7,13 @@ import transformers
 
 import minitx
 from minitx.architectures import REGISTRY, architecture
+from minitx.config import ExpertsConfig
 from minitx.layers import token_pooling
 from minitx.layers.activation import Activation
+from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.pooling import POOLING
-from minitx.optimize.linear import undo_fast_linear
+from minitx.layers.unpadded import Runs
+from minitx.optimize import undo_fast_linear
 from tests.parity.cases import CASES, Case
 from tests.parity.reference import text
 from tests.parity.test_training import LENGTH, labels
@@ -82,6 +85,13 @@ def run_the_rest() -> None:
     decoder.resize_token_embeddings(101).resize_token_embeddings(103, init="normal")
     config = {"model_type": "roberta", "vocab_size": 99, **sizes}
     minitx.from_config({**config, "pad_token_id": 1})(ids[1:])
+    relative = {"relative_attention": True, "pos_att_type": "c2p|p2c"}
+    for model_type, more in (("bert", {}), ("deberta-v2", relative)):
+        encoder = minitx.from_config({"model_type": model_type, "vocab_size": 99, **sizes, **more}).eval()
+        encoder.encoder(torch.randn(1, 5, 8), Runs.of([3, 2]), torch.tensor([[0, 1, 2, 0, 1]]))
+    mixture = MixtureOfExperts(ExpertsConfig(num_experts=3, num_experts_per_tok=2, intermediate_size=6), 4)
+    for tokens in (hidden[0, :1], hidden[0]):  # for the weights of some experts, and of all
+        mixture.mix_at_once(tokens, *mixture.route(tokens[None]))
     POOLING["mean"](hidden, None, ids != 1)
     token_pooling.pool([*token_pooling.POOLINGS], hidden, None, ids != 1)
     Activation("quick_gelu")(hidden)

@@ -74,7 +74,7 @@ def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyP
 
     weight = torch.randn(512, 256)
     monkeypatch.setattr(module, "_in_parts", note("parts", module._in_parts))
-    monkeypatch.setattr(module, "_onednn", note("oneDNN", module._onednn))
+    monkeypatch.setattr(module, "onednn", note("oneDNN", module.onednn))
     monkeypatch.setattr(module, "F", type("F", (), {"linear": staticmethod(note("MKL", F.linear))}))
     for rows in (1, 4, 5, 64, 65):
         linear(torch.randn(rows, 256), weight, None)

@@ -59,12 +59,14 @@ class MergedTensors(Tensors):
         biases: stored name -> what is added to a bias.
         replaced: stored name -> the adapter's own tensor.
         dtype: dtype that the model is loaded in; None keeps that of the base model.
+        base: the tensors of the base model.
     """
 
     updates: dict[str, Update] = field(default_factory=dict)
     biases: dict[str, Tensor] = field(default_factory=dict)
     replaced: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype | None = None
+    base: Tensors = field(default_factory=Tensors)
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
         """Returns a tensor with the adapter merged; the arguments are those of `Tensors.read`.
@@ -74,7 +76,7 @@ class MergedTensors(Tensors):
         if name in self.replaced:
             tensor = self.replaced[name].to(self.shapes[name].dtype)
         else:
-            tensor = super().read(name, mapped=mapped)
+            tensor = self.base.read(name, mapped=mapped)
         if name not in self.updates and name not in self.biases:
             return tensor
         tensor = tensor.to(torch.promote_types(tensor.dtype, self.dtype or tensor.dtype))
@@ -119,7 +121,7 @@ def merge(
     modules = Modules.of(architecture, model_config, adapter.task, base)
     updates, whole = read_updates(adapter)
     parts = (dict(base.shapes), dict(base.files), base.metadata, base.handles, base.spans, base.folder)
-    merged = MergedTensors(*parts, mapped=base.mapped, dtype=dtype)
+    merged = MergedTensors(*parts, mapped=base.mapped, dtype=dtype, base=base)
     for module, update in updates.items():
         if not adapter.is_target(module):
             raise ValueError(f"{adapter.path}: target_modules must name {module}, which the weights adapt.")

@@ -12,12 +12,12 @@ from minitx.cli.source import Source
 @command(MODEL, *group("the model", *HUB[:3], "head", "dtype"))
 def estimate(source: Source, json: bool, **options: Any) -> None:
     """Prints parameters, memory and operations of a model."""
+    from minitx.checkpoint.formats.source import stored_config
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.inspect.estimate import estimate as estimated
-    from minitx.io import read_json
 
     source.calm_hub()
-    config = read_json(fetch_tokenizer(source.name, **source.hub) / "config.json")  # no weights
+    config = stored_config(fetch_tokenizer(source.name, **source.hub))  # no weights
     result = estimated(config, dtype=source.dtype, **options)
     emit(json, result.to_json(), str(result))
 

@@ -35,7 +35,7 @@ class Context:
         length: (B,) long, number of tokens of prompt and output.
         prompt_length: (B,) long.
         eos: the end tokens of the call; () for none.
-        max_new_tokens: the most tokens per row; None without a limit.
+        max_new_tokens: the most tokens per row, one number or (B,) long; None without a limit.
         encoder_tokens: (B, S) long, the encoder input of an encoder-decoder, left-aligned like tokens; None
             without an encoder.
         encoder_length: (B,) long.
@@ -46,7 +46,7 @@ class Context:
     length: Tensor
     prompt_length: Tensor
     eos: tuple[int, ...] = ()
-    max_new_tokens: int | None = None
+    max_new_tokens: int | Tensor | None = None
     encoder_tokens: Tensor | None = None
     encoder_length: Tensor | None = None
     keys: Tensor | None = None

@@ -83,6 +83,7 @@ def verify(
         ImportError: transformers is not installed.
         FileNotFoundError, ValueError: as `minitx.load`.
     """
+    from minitx.checkpoint.gguf.header import check_folder
     from minitx.checkpoint.hub import fetch
     from minitx.checkpoint.load import check_device, load
 
@@ -93,11 +94,11 @@ def verify(
     device = check_device(device)
     transformers = import_transformers()
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
+    check_folder(folder)
     options: dict[str, Any] = {"head": head, "model_type": model_type, "ignore_keys": ignore_keys}
     if (folder / ADAPTER_CONFIG).is_file():  # transformers does not merge it: no rounding in between
         options["dtype"] = torch.float64
-    options |= {"token": token, "offline": offline}
-    own = model
+    options, own = options | {"token": token, "offline": offline}, model
 
     def read() -> tuple[Model, nn.Module, Tokenizer | None]:
         """Loads the checkpoint here and in transformers, and its tokenizer, all of one save."""

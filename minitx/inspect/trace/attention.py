@@ -301,7 +301,7 @@ def disentangled_bias(t: Tracer, module: DisentangledSelfAttention, path: str, c
     if context.embeddings is None:
         return None
     query, key = t.out(f"{path}.query"), t.out(f"{path}.key")
-    value = module.position_scores(query, key, context.embeddings, context.bucket)
+    value = module.position_scores(query, key, module.project_positions(context.embeddings), context.bucket)
     terms = {"c2p": "Q P_K^T[query - key]", "p2c": "K P_Q^T[query - key]"}
     names = [term for kind, term in terms.items() if kind in module.positions.pos_att_type]
     extra = [part for part in (module.pos_K, module.pos_Q) if part is not None]

@@ -19,6 +19,7 @@ from minitx.habits import explain_arguments
 from minitx.layers.token_pooling import Pooling, names_of, pool
 from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.models.compiled import check_not_compiled
+from minitx.optimize.unpadded import without_padding
 from minitx.pipelines.checks import check_unicode
 from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
 from minitx.pipelines.models import without_head
@@ -203,7 +204,7 @@ def pooled_vectors(
         settings: their pooling.
         start: number of tokens at the start of each text that are not pooled; or (B, 1), of each.
     """
-    output = without_head(model)(**inputs)
+    output = without_head(without_padding(model))(**inputs)
     hidden, pooled = output.last_hidden_state, output.pooler_output
     hidden = hidden.to(wide(hidden.dtype))
     pooled = None if pooled is None else pooled.to(hidden.dtype)

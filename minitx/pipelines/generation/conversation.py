@@ -8,6 +8,7 @@ from typing import Any
 from minitx.decoding import Strategy
 from minitx.decoding.generate import stream
 from minitx.decoding.output import Event
+from minitx.decoding.prefix.prefix_cache import PrefixCache
 from minitx.decoding.samplers.sample import Sample
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer
@@ -15,7 +16,7 @@ from minitx.validation import ArgumentValueError, check_optional_strings, check_
 
 
 class Conversation:
-    """A conversation with a chat model.
+    """A conversation with a chat model. Each answer runs only the tokens that the model has not run before.
 
     Args:
         model: a causal language model in eval mode; None to set it later.
@@ -35,6 +36,7 @@ class Conversation:
         check_optional_strings(system=system)
         self.model: Any = model if model is None else check_causal_model(model)
         self.tokenizer, self.system = tokenizer, system
+        self._prefix: PrefixCache | None = None
         self.messages: list[dict[str, str]]
         self.reset()
 
@@ -50,6 +52,14 @@ class Conversation:
         """
         check_strings(text=text)
         return self.tokenizer.encode_chat([*self.messages, {"role": "user", "content": text}])
+
+    def _known(self) -> PrefixCache | None:
+        """Returns the keys and values of the conversation so far; None where they depend on its length."""
+        if not PrefixCache.supports(check_causal_model(self.model)):
+            return None
+        if self._prefix is None or self._prefix.model is not self.model:
+            self._prefix = PrefixCache(self.model)
+        return self._prefix
 
     def stream(
         self,
@@ -78,7 +88,7 @@ class Conversation:
         answer, failed = "", False
         try:
             prompt = [self.prompt(text)]
-            options = {"num_samples": 1} | options  # whatever the checkpoint states
+            options = {"num_samples": 1, "prefix": self._known()} | options  # whatever the checkpoint states
             for event in stream(self.model, prompt, strategy, tokenizer=self.tokenizer, **options):
                 answer += event.text
                 yield event

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from minitx.optimize.unpadded import without_padding
 from minitx.pipelines.models import without_head
 from minitx.pipelines.preprocess.masks import label_masks, target_ids, windows
 from minitx.pipelines.registry import TaskSpec
@@ -104,7 +105,8 @@ class FillMask(TextTask[FillMaskOptions]):
         counts = [len(item.label.positions) for item in inputs]
         rows = torch.arange(len(inputs)).repeat_interleave(torch.tensor(counts))
         positions = [position for item in inputs for position in item.label.positions]
-        hidden = without_head(self.model)(**self.collate(inputs)).last_hidden_state
+        model = without_head(without_padding(self.model))
+        hidden = model(**self.collate(inputs)).last_hidden_state
         logits = self.model.apply_head(hidden[rows, positions][None], None, None, None).logits[0]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         scores = logits.softmax(dim=-1)  # of the whole vocabulary, also with targets

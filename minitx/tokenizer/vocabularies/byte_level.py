@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 # What Qwen2 was trained with: endings of English, letters, digits, signs, line breaks, and spaces.
-_QWEN_WORDS = "|".join(
+QWEN_WORDS = "|".join(
     [
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
         r"[^\r\n\p{L}\p{N}]?\p{L}+",
@@ -86,7 +86,7 @@ def _qwen_byte_pairs(folder: Path, settings: Settings) -> Backend:
     prefix = settings.flag("add_prefix_space", None) is True
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_QWEN_WORDS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False),
         ]
     )

@@ -181,13 +181,13 @@ def shard_and_step(folder: Path, names: list[str]) -> None:
 
 def choose_products(folder: Path) -> None:
     """Counts oneDNN's products where it is the choice of the machine: under FSDP, and with split matrices."""
-    counts, product = [0], linear._onednn
+    counts, product = [0], linear.onednn
 
     def _count(*inputs: Any) -> Tensor:
         counts[0] += 1
         return product(*inputs)
 
-    linear._onednn, linear.onednn_is_faster = _count, lambda: True
+    linear.onednn, linear.onednn_is_faster = _count, lambda: True
     model = tiny_gpt(0.0, n_embd=256, n_layer=1)
     Run(model, Texts(), NOISY, TrainConfig(steps=1, batch_size=2)).step()
     numbers, counts[0] = counts[0], 0

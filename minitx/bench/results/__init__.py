@@ -1,0 +1,1 @@
+"""Results of benchmarks: rows, files, text, pictures, and the comparison of two."""

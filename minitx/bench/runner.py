@@ -1,0 +1,253 @@
+"""The runner: loads the engines of a workload, has their answers compared, and times them in turn.
+
+Every round runs each engine once, and every round begins with another one, so that a machine that slows down
+affects all of them alike (A B C, B C A, ...). The first call of an engine, which may compile, is the one that
+the referee compares; it is not timed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from minitx.bench.alone import memory_of
+from minitx.bench.calls import inputs_of, timed
+from minitx.bench.engine import Engine, Setup
+from minitx.bench.referee import Referee, Verdict
+from minitx.bench.results.row import Row
+from minitx.bench.roofline import Meter, Peaks, work_of
+from minitx.bench.workloads import Workload
+from minitx.models import Model
+from minitx.validation import warn
+
+SHORTEST = 0.05  # seconds of a sample; shorter calls are repeated in it
+PROCESSES = ("import", "start")  # calls that need no loaded engine
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a workload is measured.
+
+    Attributes:
+        rounds: samples of each engine.
+        memory: whether fresh processes measure the peak memory.
+        meter: measures the machine in each round; None: no roofline.
+    """
+
+    rounds: int = 7
+    memory: bool = True
+    meter: Meter | None = None
+
+    def steps(self, engines: int) -> int:
+        """Returns how often `measure` reports progress for a workload."""
+        return engines * (self.rounds + 1 + self.memory)
+
+
+class Runner:
+    """Measures workloads on one model.
+
+    Attributes:
+        setup: what all engines load.
+        name: of the model, for the rows.
+        model: the model without weights, for its sizes and operations.
+        plan: how it is measured.
+    """
+
+    def __init__(self, setup: Setup, name: str, model: Model, plan: Plan) -> None:
+        self.setup, self.name, self.model, self.plan = setup, name, model, plan
+        self.samples: list[Peaks] = []
+        self._loaded: dict[str, Engine] = {}
+
+    def measure(self, workload: Workload, engines: Sequence[Engine], step: Step = lambda: None) -> list[Row]:
+        """Measures one workload. Returns a row for each engine, in their order.
+
+        Engines stay loaded for the next workload; `close` releases them.
+
+        Args:
+            workload: the workload.
+            engines: the first that can run is the reference of the referee, and of the ratios.
+            step: called as the measurement proceeds.
+        """
+        torch.set_num_threads(self.setup.threads)
+        inputs = inputs_of(workload, self.vocab_size)
+        lanes = [_Lane(engine, self._refusal(engine, workload)) for engine in engines]
+        self._compare(workload, lanes, inputs, step)
+        running = [lane for lane in lanes if lane.runs]
+        peaks = self._rounds(workload, running, inputs, step)
+        for lane in running if self.plan.memory and workload.call not in PROCESSES else ():
+            self._measure_memory(workload, lane)
+            step()
+        rows = [self._row(workload, lane) for lane in lanes]
+        if workload.call == "train_step":  # the weights are others now
+            self.close()
+        return self._with_ratios(self._with_bounds(rows, lanes, workload, peaks))
+
+    def close(self) -> None:
+        """Releases the engines."""
+        for engine in self._loaded.values():
+            engine.close()
+        self._loaded.clear()
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens of the model's inputs."""
+        size: int = self.model.config.inputs.vocab_size  # type: ignore[union-attr]
+        return size
+
+    def _refusal(self, engine: Engine, workload: Workload) -> str:
+        """Returns why an engine cannot run; "" if it can."""
+        embedder: Any = self.model.embedder
+        limit = embedder.max_tokens if embedder.has_position_table else None
+        needed = workload.positions if self.setup.family == "decoder" else workload.length
+        if limit is not None and needed > limit:
+            return f"it needs {needed} positions, and the model has {limit}"
+        return engine.reason(self.setup, workload) or ""
+
+    def _compare(self, workload: Workload, lanes: list[_Lane], inputs: list[Any], step: Step) -> None:
+        """Runs each engine once and lets the referee compare the answers."""
+        referee = None
+        for lane in lanes:
+            step()
+            if lane.refusal:
+                continue
+            try:
+                if workload.call not in PROCESSES:
+                    self._load(lane)
+                lane.first, answer = timed(lane.engine, self.setup, workload, inputs)
+                if referee is None:
+                    referee = Referee(workload, inputs, lane.engine, answer, self.setup.dtype)
+                    lane.verdict = Verdict("reference")
+                else:
+                    lane.verdict = referee.verdict(lane.engine, answer)
+            except Exception as error:  # of any library; the others can still be measured
+                lane.refusal = f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+    def _load(self, lane: _Lane) -> None:
+        """Loads an engine, unless an earlier workload did."""
+        name = lane.engine.name
+        if name in self._loaded:
+            lane.engine = self._loaded[name]
+            lane.compiled = lane.engine.compile_seconds
+            return
+        lane.engine.load(self.setup)
+        self._loaded[name] = lane.engine
+
+    def _measure_memory(self, workload: Workload, lane: _Lane) -> None:
+        try:
+            lane.memory = memory_of(lane.engine, self.setup, workload, self.vocab_size)
+        except RuntimeError as error:
+            warn(f"the memory of {lane.engine.name} was not measured: {error}.")
+
+    def _rounds(self, workload: Workload, lanes: list[_Lane], inputs: list[Any], step: Step) -> Peaks | None:
+        """Times the engines in turn; returns the median of the machine's peaks."""
+        for lane in lanes if workload.call not in PROCESSES else ():
+            seconds = self._warm(workload, lane, inputs)
+            lane.calls = max(1, math.ceil(SHORTEST / max(seconds, 1e-6)))
+        bounded = self.plan.meter is not None and work_of(workload, self.model) is not None
+        measured = []
+        for lane in in_turn(lanes, self.plan.rounds):
+            if lane is None:
+                if bounded and self.plan.meter is not None:
+                    measured.append(self.plan.meter.sample())
+                continue
+            runs = (timed(lane.engine, self.setup, workload, inputs)[0] for _ in range(lane.calls))
+            lane.samples.append(statistics.fmean(runs))
+            step()
+        self.samples += measured
+        return Peaks.median(measured) if measured else None
+
+    def _warm(self, workload: Workload, lane: _Lane, inputs: list[Any]) -> float:
+        """Returns the seconds of a second call, where that is short; the first may have compiled."""
+        return lane.first if lane.first > 1 else timed(lane.engine, self.setup, workload, inputs)[0]
+
+    # --- rows --------------------------------------------------------------------------------------
+
+    def _row(self, workload: Workload, lane: _Lane) -> Row:
+        sizes = {name: getattr(workload, name) for name in ("batch", "length", "new_tokens", "num_beams")}
+        place = {name: getattr(self.setup, name) for name in ("dtype", "device", "threads")}
+        row = Row(
+            workload=workload.name,
+            summary=workload.summary,
+            unit=workload.unit,
+            model=self.name,
+            engine=lane.engine.name,
+            version="" if lane.refusal else lane.engine.version(),
+            skipped=lane.refusal,
+            verdict={} if lane.verdict is None else lane.verdict.to_json(),
+            compile_seconds=lane.engine.compile_seconds - lane.compiled,
+            memory=lane.memory,
+            **sizes,
+            **place,
+        )
+        if not lane.samples:
+            return row
+        figure, low, high = figures(workload, lane.samples)
+        samples = tuple(lane.samples)
+        return replace(row, figure=figure, low=low, high=high, samples=samples, calls=lane.calls)
+
+    def _with_bounds(
+        self, rows: list[Row], lanes: list[_Lane], workload: Workload, peaks: Peaks | None
+    ) -> list[Row]:
+        """Returns the rows with the bound by the machine's peaks."""
+        work = None if peaks is None else work_of(workload, self.model)
+        if work is None or peaks is None:
+            return rows
+        size = getattr(torch, self.setup.dtype).itemsize
+        bounded = []
+        for row, lane in zip(rows, lanes, strict=True):
+            bound = workload.figure(work.seconds(peaks, size, lane.engine.weight_bytes))
+            share = None
+            if row.figure is not None:
+                share = row.figure / bound if workload.higher_is_better else bound / row.figure
+            bounded.append(replace(row, bound=bound, share=share))
+        return bounded
+
+    @staticmethod
+    def _with_ratios(rows: list[Row]) -> list[Row]:
+        """Returns the rows with their ratios to the first that has a figure."""
+        first = next((row for row in rows if row.figure is not None), None)
+        if first is None:
+            return rows
+        reference = statistics.median(first.samples)
+        return [
+            replace(row, ratio=reference / statistics.median(row.samples)) if row.samples else row
+            for row in rows
+        ]
+
+
+class _Lane:
+    """An engine in the measurement of one workload."""
+
+    def __init__(self, engine: Engine, refusal: str) -> None:
+        self.engine, self.refusal = engine, refusal
+        self.verdict: Verdict | None = None
+        self.first, self.compiled, self.calls = 0.0, 0.0, 1
+        self.samples: list[float] = []
+        self.memory: dict[str, int] = {}
+
+    @property
+    def runs(self) -> bool:
+        """Whether its answer was accepted."""
+        return self.verdict is not None and self.verdict.accepted and not self.refusal
+
+
+def in_turn(items: Sequence[Any], rounds: int) -> Iterator[Any]:
+    """Yields each item once per round, and None at the end of a round; each round begins one item later."""
+    for number in range(rounds):
+        start = number % len(items) if items else 0
+        yield from (*items[start:], *items[:start])
+        yield None
+
+
+def figures(workload: Workload, samples: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the figures of the median and of the quartiles, the lower one first."""
+    ordered = sorted(samples)
+    quartiles = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
+    middle, *ends = (workload.figure(seconds) for seconds in (quartiles[1], quartiles[0], quartiles[2]))
+    return middle, min(ends), max(ends)

@@ -1,0 +1,157 @@
+"""From names to measurements: which workloads run on which models and engines, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from minitx.bench.engine import ENGINES, USUAL, Engine, Setup, make_engine
+from minitx.bench.models import CONFIGS, SUMMARIES, empty_model, family_of, model_folder
+from minitx.bench.models import USUAL as USUAL_MODELS
+from minitx.bench.results.row import Row, Run
+from minitx.bench.roofline import Meter, Peaks
+from minitx.bench.runner import Plan, Runner
+from minitx.bench.workloads import WORKLOADS, Workload
+from minitx.pictures.text import shorten_line
+from minitx.validation import ArgumentValueError, check_dtype, check_integer
+
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a benchmark measures, and how.
+
+    Attributes:
+        workloads: names; none: the quick ones. "all" stands for every workload that suits the model.
+        engines: names; none: transformers, minitx, and minitx optimized. The first is the reference.
+        model: a name of `CONFIGS`, a folder or a checkpoint; None: the usual model of each workload.
+        batch, new_tokens: replace those of the workloads; None: theirs.
+        dtype: of the weights.
+        threads: of the CPU.
+        device: "cpu", or such as "cuda".
+        rounds: samples of each engine.
+        memory: whether fresh processes measure the peak memory.
+        roofline: whether the machine's peaks are measured beside.
+        registry: of engines.
+        cache: folder of random models; None: in the user's cache.
+    """
+
+    workloads: Sequence[str] = ()
+    engines: Sequence[str] = ()
+    model: str | None = None
+    batch: int | None = None
+    new_tokens: int | None = None
+    dtype: str = "float32"
+    threads: int = 2
+    device: str = "cpu"
+    rounds: int = 7
+    memory: bool = True
+    roofline: bool = True
+    registry: dict[str, Any] = field(default_factory=lambda: dict(ENGINES))
+    cache: Path | None = None
+
+    def check(self) -> None:
+        """Checks names and numbers before any work.
+
+        Raises:
+            ArgumentValueError: an unknown workload or engine, with the most similar one; a number out of
+                range.
+        """
+        for name in self.workloads:
+            if name not in WORKLOADS and name != ALL:
+                similar = get_close_matches(name, WORKLOADS, n=1)
+                hint = f"did you mean {similar[0]}?" if similar else f"{ALL} is all of them"
+                raise ArgumentValueError("workloads", name, f"one of {', '.join(WORKLOADS)}", hint)
+        self.make_engines()
+        for parameter in ("batch", "new_tokens", "rounds", "threads"):
+            if (value := getattr(self, parameter)) is not None:
+                check_integer(parameter, value, 1)
+        check_dtype("dtype", self.dtype)
+
+    def make_engines(self) -> list[Engine]:
+        """Returns new engines, in order, each once."""
+        return [make_engine(name, self.registry) for name in dict.fromkeys(self.engines or USUAL)]
+
+    def chosen(self) -> list[tuple[str, Workload]]:
+        """Returns the model and the workload of each measurement, those of one model together.
+
+        Raises:
+            ArgumentValueError: a named workload that does not suit the model.
+        """
+        family = None if self.model is None else family_of(empty_model(self._folder(self.model)))
+        names = [*WORKLOADS] if ALL in self.workloads else self.workloads
+        named = [WORKLOADS[name] for name in dict.fromkeys(names)]
+        if not named:
+            named = [workload for workload in WORKLOADS.values() if workload.quick]
+        if family is not None and (ALL in self.workloads or not self.workloads):
+            named = [workload for workload in named if family in workload.families]
+        pairs = []
+        for workload in named:
+            if family is not None and family not in workload.families:
+                hint = f"{self.model} is of the family {family}"
+                raise ArgumentValueError("workloads", workload.name, "one for the model", hint)
+            model = self.model or USUAL_MODELS[workload.families[0]]
+            pairs.append((model, workload.changed(batch=self.batch, new_tokens=self.new_tokens)))
+        order = list(dict.fromkeys(model for model, _ in pairs))
+        return sorted(pairs, key=lambda pair: order.index(pair[0]))
+
+    def steps(self) -> int:
+        """Returns how often `run` reports progress."""
+        return len(self.chosen()) * self._plan(None).steps(len(self.make_engines()))
+
+    def run(self, into: Run, step: Callable[[], Any] = lambda: None) -> Iterator[list[Row]]:
+        """Measures, and yields the rows of each workload when they are done.
+
+        Args:
+            into: receives the rows and the peaks of the machine.
+            step: called as the measurement proceeds.
+        """
+        self.check()
+        meter = Meter(self.dtype, self.device) if self.roofline else None
+        samples: list[Peaks] = []
+        for model, pairs in groupby(self.chosen(), key=lambda pair: pair[0]):
+            folder = self._folder(model)
+            empty = empty_model(folder)
+            setup = Setup(folder, family_of(empty), self.dtype, self.threads, self.device)
+            name = folder.name if Path(model).is_dir() else model
+            runner = Runner(setup, name, empty, self._plan(meter))
+            try:
+                for _, workload in pairs:
+                    rows = runner.measure(workload, self.make_engines(), step)
+                    samples += runner.samples
+                    runner.samples.clear()
+                    into.rows += rows
+                    if samples:
+                        into.peaks[f"{self.dtype}, {self.device}"] = Peaks.median(samples).to_json()
+                    yield rows
+            finally:
+                runner.close()
+
+    def _folder(self, model: str) -> Path:
+        return model_folder(model, self.dtype, self.cache)
+
+    def _plan(self, meter: Meter | None) -> Plan:
+        return Plan(rounds=self.rounds, memory=self.memory, meter=meter)
+
+
+def listed() -> tuple[dict[str, Any], str]:
+    """Returns the workloads, models and engines as data, and as text."""
+    workloads = {
+        w.name: {"summary": w.summary, "unit": w.unit, "families": w.families} for w in WORKLOADS.values()
+    }
+    engines: dict[str, str] = {}
+    for name in ENGINES:
+        doc = (type(make_engine(name, ENGINES)).__doc__ or "").splitlines()
+        engines[name] = doc[0].rstrip(".") if doc else ""
+    lines = ["workloads (* the quick ones, which run where none is named):"]
+    lines += [f"  {w.name:<15}{'*' if w.quick else ' '} {w.summary}" for w in WORKLOADS.values()]
+    lines += ["", "models; --model also takes a folder or a checkpoint:"]
+    lines += [f"  {name:<16} {SUMMARIES[name]}" for name in CONFIGS]
+    lines += ["", "engines (the first that can run is the reference):"]
+    lines += [f"  {name:<22} {shorten_line(text, 54)}" for name, text in engines.items()]
+    return {"workloads": workloads, "models": SUMMARIES, "engines": engines}, "\n".join(lines)

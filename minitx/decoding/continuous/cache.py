@@ -1,0 +1,164 @@
+"""The keys and values of rows that join and leave a running batch.
+
+Every row ends at the same slot of one buffer per layer, as if it had been padded on the left, so that a
+forward sees an ordinary `Cache` with a mask:
+
+    slot      0 1 2 3 4 5 6 7 8 9
+    row 0     . . a b c d e . . .     the cache views slots 2 to 6 of rows 0 and 1,
+    row 1     . . . . f g h . . .     and its mask is False at slots 2 and 3 of row 1
+
+A row that joins is written to the next free row, up to the slot where the others end. When one leaves, the
+last row takes its place. The view begins where the longest row does, so nothing moves when that row leaves.
+
+R rows, K heads, D features of a head, L tokens of the longest row, S tokens of the longest source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from minitx.layers.cache import Cache, CrossAttentionCache, DynamicCache, LayerCache, StaticCache
+from minitx.models.decoder import CausalModel
+
+# Slots beyond the longest row. Once in so many steps all rows are moved back to the left.
+SPARE = 128
+
+
+def growing_cache(model: CausalModel) -> Cache:
+    """Returns an empty cache for a prefill, whose layers keep all tokens, those outside of a window too."""
+    steps = model.decoder.layer_order
+    cross = [CrossAttentionCache() for _ in steps] if model.config.stack.layer.cross_attention else []
+    return Cache([DynamicCache() for _ in steps], cross)
+
+
+class RowsCache:
+    """Buffers for the rows of a running batch, and a `Cache` that views those in use.
+
+    Args:
+        model: whose keys and values they are.
+        rows: R, the most rows at once.
+        longest_prompt: the most tokens with which a row joins.
+        longest: the most tokens that a row gets.
+        longest_source: S, the most tokens of an encoder input; 0 without an encoder.
+
+    Attributes:
+        cache: for the forwards; `advance` after each.
+        lengths: the number of tokens of each row.
+        sources: the number of source tokens of each row; empty without an encoder.
+    """
+
+    def __init__(
+        self, model: CausalModel, rows: int, longest_prompt: int, longest: int, longest_source: int = 0
+    ) -> None:
+        self.cache = growing_cache(model)
+        self.cache.layers = [StaticCache(longest) for _ in self.cache.layers]
+        self.lengths: list[int] = []
+        self.sources: list[int] = []
+        self._rows, self._slots = rows, longest + SPARE
+        self._longest_prompt, self._longest_source = longest_prompt, longest_source
+        self._end = longest_prompt  # the slot after the last token of every row
+        self._buffers: list[list[Tensor]] = []  # per layer keys and values, (R, K, slots, D)
+        self._cross: list[list[Tensor]] = []  # (R, K, S, D)
+
+    def join(self, prefill: Cache, lengths: Sequence[int], sources: Sequence[int] = ()) -> None:
+        """Adds rows that a prefill has filled.
+
+        Args:
+            prefill: of rows padded on the left, and their sources, padded on the right.
+            lengths: the number of tokens of each of its rows.
+            sources: the number of source tokens of each; none without an encoder.
+        """
+        if not self._buffers:
+            self._buffers = [self._allocate(layer, self._slots) for layer in prefill.layers]
+            self._cross = [self._allocate(part, self._longest_source) for part in prefill.cross_attention]
+        for number, length in enumerate(lengths):
+            self._write(prefill, number, len(self.lengths), length)
+            if sources:
+                for part, buffers in zip(prefill.cross_attention, self._cross, strict=True):
+                    for buffer, new in zip(buffers, part.recall(), strict=True):
+                        buffer[len(self.lengths), :, : sources[number]] = new[number, :, : sources[number]]
+                self.sources.append(sources[number])
+            self.lengths.append(length)
+        self._view()
+
+    def replace(self, row: int, prefill: Cache, length: int) -> None:
+        """Writes all tokens of one row anew, from the only row of a prefill."""
+        self._write(prefill, 0, row, length)
+        self.lengths[row] = length
+        self._view()
+
+    def copy_source(self, row: int, cache: Cache) -> None:
+        """Gives the encoder output of a row, if there is one, to a cache of this row alone."""
+        if self.sources:
+            parts, mask = self.cache.cross_attention, self.cache.encoder_mask
+            cache.cross_attention = [CrossAttentionCache(*(x[row, None] for x in p.recall())) for p in parts]
+            cache.encoder_mask = None if mask is None else mask[row, None]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps these rows. Row i of them moves to place i, which is free: i is rows[i], or is left out."""
+        for to, row in enumerate(rows):
+            if to == row:
+                continue
+            start = self._end - self.lengths[row]
+            for buffer in (x for buffers in self._buffers for x in buffers):
+                buffer[to, :, start : self._end] = buffer[row, :, start : self._end]
+            for buffer in (x for buffers in self._cross for x in buffers):
+                buffer[to] = buffer[row]
+        self.lengths = [self.lengths[row] for row in rows]
+        self.sources = [self.sources[row] for row in rows] if self.sources else []
+        self._view()
+
+    def make_room(self) -> None:
+        """Makes sure that one more token per row can be stored."""
+        if self._end < self._slots:
+            return
+        longest = max(self.lengths)
+        end = max(longest, self._longest_prompt)
+        for buffer in (x for buffers in self._buffers for x in buffers):
+            used = buffer[: len(self.lengths)]
+            used[:, :, end - longest : end] = used[:, :, self._end - longest : self._end].clone()
+        self._end = end
+        self._view()
+
+    def advance(self) -> None:
+        """Counts a token that a forward has stored in every row."""
+        self._end += 1
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def _allocate(self, part: LayerCache | CrossAttentionCache, slots: int) -> list[Tensor]:
+        """Returns room for the keys and values of all rows; zeros, since masked values must be finite."""
+        assert part.key is not None
+        assert part.value is not None
+        return [x.new_zeros((self._rows, x.shape[1], slots, x.shape[3])) for x in (part.key, part.value)]
+
+    def _write(self, prefill: Cache, number: int, row: int, length: int) -> None:
+        """Copies the last `length` tokens of a row of a prefill to a row of the buffers."""
+        start = prefill.length - length
+        for layer, buffers in zip(prefill.layers, self._buffers, strict=True):
+            for buffer, new in zip(buffers, (layer.key, layer.value), strict=True):
+                assert new is not None
+                buffer[row, :, self._end - length : self._end] = new[number, :, start : prefill.length]
+
+    def _view(self) -> None:
+        """Lets the cache view the rows and slots in use."""
+        count, cache, length = len(self.lengths), self.cache, max(self.lengths, default=0)
+        start = self._end - length
+        for layer, buffers in zip(cache.layers, self._buffers, strict=True):
+            assert isinstance(layer, StaticCache)
+            layer.key, layer.value = (buffer[:count, :, start:] for buffer in buffers)
+            layer.max_length = self._slots - start
+        cache.length = cache.high_water_mark = length
+        device = self._buffers[0][0].device
+        lengths = torch.tensor(self.lengths, device=device)[:, None]
+        real = torch.arange(length, device=device) >= length - lengths
+        cache.mask = None if bool(real.all()) else real
+        if self.sources:
+            longest = max(self.sources)
+            for part, buffers in zip(cache.cross_attention, self._cross, strict=True):
+                part.key, part.value = (buffer[:count, :, :longest] for buffer in buffers)
+            sizes = torch.tensor(self.sources, device=device)[:, None]
+            known = torch.arange(longest, device=device) < sizes
+            cache.encoder_mask = None if bool(known.all()) else known[:, None, None]

@@ -1,0 +1,223 @@
+"""Prompts that begin like earlier ones run only the rest, and get the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minitx
+from minitx import Beam, Greedy, PrefixCache, Sample, Stop
+from minitx.decoding import ClassifierFree, Jacobi, PromptLookup, Speculative
+from minitx.decoding.prefix.tree import PrefixTree
+from minitx.pipelines import Conversation
+from minitx.validation import ArgumentTypeError, ArgumentValueError
+from tests.unit.decoding.test_session import CONFIGS, model_of
+
+NO_END = Stop(eos=())
+START = [5, 6, 7, 8, 9, 10]
+CALLS = [[START], [[*START, 11], [*START[:4], 12, 13], [14]], [[14, 15], [*START, 11, 16, 17, 18]], [START]]
+ALIBI: dict[str, Any] = {
+    "vocab_size": 40,
+    "model_type": "bloom",
+    "hidden_size": 16,
+    "n_head": 2,
+    "n_layer": 2,
+    "initializer_range": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def models() -> Any:
+    """Returns a model by its kind, in float64."""
+    known: dict[str, Any] = {}
+
+    def _model(kind: str) -> Any:
+        if kind not in known:
+            model = (
+                model_of(kind)
+                if kind in CONFIGS
+                else minitx.from_config(ALIBI, head="causal-lm", seed=0).eval()
+            )
+            known[kind] = model.double()
+        return known[kind]
+
+    return _model
+
+
+@contextmanager
+def run_tokens(model: Any) -> Iterator[list[int]]:
+    """The number of columns of every forward."""
+    sizes: list[int] = []
+    hook = model.decoder_embedder.word_emb.register_forward_hook(
+        lambda module, args, out: sizes.append(args[0].shape[1])
+    )
+    try:
+        yield sizes
+    finally:
+        hook.remove()
+
+
+def ids(result: Any) -> list[list[int]]:
+    return [row.tolist() for row in result.sequences]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "sliding", "alibi"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Greedy(),
+        Sample(top_p=0.9, mirostat=(3.0, 0.2)),
+        Beam(num_beams=3),
+        Speculative(draft=PromptLookup()),
+        Jacobi(),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_results_are_the_same_with_and_without(models: Any, kind: str, strategy: Any) -> None:
+    model = models(kind)
+    prefix = PrefixCache(model)
+    for prompts in CALLS:
+        options: dict[str, Any] = {"max_new_tokens": 7, "stop": NO_END}
+        options |= {"seed": 4} if isinstance(strategy, Sample) else {}
+        expected = ids(minitx.generate(model, prompts, strategy, **options))
+        assert ids(minitx.generate(model, prompts, strategy, prefix=prefix, **options)) == expected
+    assert prefix.reused > len(START)
+
+
+def test_only_new_tokens_run(models: Any) -> None:
+    model = models("llama")
+    prefix = PrefixCache(model)
+    options: dict[str, Any] = {"max_new_tokens": 4, "stop": NO_END, "prefix": prefix}
+    result = minitx.generate(model, [START], Greedy(), **options)
+    assert len(prefix) == len(START) + 3  # the last token of a result is not run
+    again = [*START, *ids(result)[0], 20, 21]
+    with run_tokens(model) as sizes:
+        minitx.generate(model, [again], Greedy(), **options)
+    assert sizes == [3, 1, 1, 1]
+    with run_tokens(model) as sizes:
+        minitx.generate(model, [again], Greedy(), **options)
+    assert sizes == [1, 1, 1, 1]
+    with run_tokens(model) as sizes:
+        next(iter(minitx.stream(model, [[*again, 22]], Greedy(), **options)))
+    assert sizes == [1]
+
+
+def test_guidance_and_many_prompts_share_it(models: Any) -> None:
+    model = models("gpt2")
+    prefix = PrefixCache(model)
+    options: dict[str, Any] = {"max_new_tokens": 5, "stop": NO_END}
+    guided = {"guidance": ClassifierFree(scale=1.5, negative_prompts=[[*START, 3]]), **options}
+    prompts = [[*START, 4, 5]]
+    for _ in range(2):
+        shared = minitx.generate(model, prompts, Greedy(), prefix=prefix, **guided)
+        assert ids(shared) == ids(minitx.generate(model, prompts, Greedy(), **guided))
+    prompts = [[*START, number, *[7] * number] for number in range(1, 7)]
+    with run_tokens(model) as sizes:
+        many = minitx.generate_many(model, prompts, Greedy(), rows=2, prefix=prefix, **options)
+    assert max(sizes) <= 7
+    assert ids(many) == ids(minitx.generate(model, prompts, Greedy(), **options))
+
+
+def test_changed_weights_empty_it() -> None:
+    model = model_of("gpt2").double()
+    prefix = PrefixCache(model)
+    options: dict[str, Any] = {"max_new_tokens": 4, "stop": NO_END}
+    minitx.generate(model, [START], Greedy(), prefix=prefix, **options)
+    assert prefix.matching([*START, 1]) >= len(START)
+    stream = minitx.stream(model, [START], Greedy(), prefix=prefix, **options)
+    next(stream)
+    with torch.no_grad():
+        next(iter(model.parameters())).mul_(-1)
+    assert prefix.matching(START) == 0
+    del stream  # its keys are those of the old weights
+    assert len(prefix) == 0
+    shared = minitx.generate(model, [START], Greedy(), prefix=prefix, **options)
+    assert ids(shared) == ids(minitx.generate(model, [START], Greedy(), **options))
+    prefix.clear()
+    assert prefix.num_bytes == 0
+
+
+def test_it_is_refused_where_keys_depend_on_more(models: Any) -> None:
+    for kind in ("t5", "longrope"):
+        with pytest.raises(ArgumentValueError, match="keys depend on the tokens alone"):
+            PrefixCache(models(kind))
+    prefix = PrefixCache(models("gpt2"))
+    options: dict[str, Any] = {"max_new_tokens": 2, "prefix": prefix}
+    with pytest.raises(ArgumentValueError, match="of the model of the call"):
+        minitx.generate(models("llama"), [START], Greedy(), **options)
+    with pytest.raises(ArgumentValueError, match="None with inputs_embeds"):
+        minitx.generate(
+            models("gpt2"), [[5]], Greedy(), inputs_embeds=[torch.zeros(1, 16).double()], **options
+        )
+    with pytest.raises(ArgumentTypeError, match="PrefixCache"):
+        minitx.generate(models("gpt2"), [[5]], Greedy(), max_new_tokens=2, prefix=True)
+    with pytest.raises(ArgumentValueError, match="max_bytes"):
+        PrefixCache(models("gpt2"), max_bytes=0)
+
+
+def test_threads_share_it(models: Any) -> None:
+    model = models("llama")
+    prefix = PrefixCache(model, max_bytes=8000)
+    prompts = [[[*START[: 1 + number % 5], number, 3]] for number in range(12)]
+    options: dict[str, Any] = {"max_new_tokens": 5, "stop": NO_END}
+
+    def _run(prompt: Any) -> list[list[int]]:
+        return ids(minitx.generate(model, prompt, Greedy(), prefix=prefix, **options))
+
+    with ThreadPoolExecutor(4) as pool:
+        shared = list(pool.map(_run, prompts))
+    assert shared == [ids(minitx.generate(model, prompt, Greedy(), **options)) for prompt in prompts]
+    assert prefix.num_bytes <= 8000
+
+
+def test_a_conversation_runs_each_message_once() -> None:
+    name = "minitx/tiny-instruct"
+    model, tokenizer = minitx.load(name).eval(), minitx.load_tokenizer(name)
+    talk = Conversation(model, tokenizer)
+    answers = []
+    for text in ("What is the capital of Peru?", "And of France?"):
+        prompt = talk.prompt(text)
+        with run_tokens(model) as sizes:
+            answers.append("".join(event.text for event in talk.stream(text, Greedy(), max_new_tokens=8)))
+        expected = minitx.generate(model, [prompt], Greedy(), max_new_tokens=8, tokenizer=tokenizer)
+        assert answers[-1] == expected.texts[0]  # type: ignore[index]
+    assert sizes[0] < len(prompt) / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=12),
+    st.integers(1, 40),
+)
+def test_the_tree_holds_what_was_used_last(sequences: list[list[int]], room: int) -> None:
+    """The key of a token is made of all tokens up to it."""
+
+    def _layers(tokens: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        codes = [float(int("1" + "".join(map(str, tokens[: end + 1])))) for end in range(len(tokens))]
+        key = torch.tensor(codes)[None, :, None]
+        return [(key, -key), (key + 0.5, key)]
+
+    whole, tree = PrefixTree(10**9), PrefixTree(room * 16)
+    beginnings = set()
+    for tokens in sequences:
+        for each in (whole, tree):
+            each.add(tokens, _layers(tokens))
+            nodes = [*each.root.walk()]
+            assert each.size == sum(node.size for node in nodes) == 16 * each.tokens
+            assert each.size <= each.max_bytes
+            count, _ = each.find(tokens)
+            for number, pair in enumerate(_layers(tokens)):
+                if count:
+                    for stored, expected in zip(each.read(tokens[:count], number), pair, strict=True):
+                        assert torch.equal(stored, expected[:, :count])
+        beginnings |= {tuple(tokens[: end + 1]) for end in range(len(tokens))}
+        assert whole.tokens == len(beginnings)
+        if tree.max_bytes >= 16 * len(beginnings):
+            assert tree.find(tokens)[0] == len(tokens)

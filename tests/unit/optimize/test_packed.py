@@ -1,0 +1,217 @@
+"""Packed weights: the same outputs, copies that follow their parameters, and models that save as loaded."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import minitx
+from minitx.layers.experts import ExpertsLinear
+from minitx.optimize import (
+    fast_linear,
+    fuse_projections,
+    pack_weights,
+    packed_is_faster,
+    unfuse_projections,
+    unpack_weights,
+)
+from minitx.optimize import packed as module
+from minitx.optimize.linear import FastLinear
+from minitx.optimize.packed import Packed, PackedLinear
+from minitx.validation import ArgumentTypeError, ArgumentValueError
+
+GPT2 = {"model_type": "gpt2", "vocab_size": 600, "n_embd": 256, "n_layer": 2, "n_head": 4, "n_positions": 64}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "vocab_size": 600,
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(params=[GPT2, MIXTRAL], ids=["gpt2", "mixtral"])
+def model(request: pytest.FixtureRequest) -> minitx.DecoderModel:
+    built = minitx.from_config(request.param, head="causal-lm").eval()
+    assert isinstance(built, minitx.DecoderModel)
+    return built
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The products that are computed: "packed" or "plain"."""
+    calls: list[str] = []
+
+    def note(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args: calls.append(name) or function(*args)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(module, "onednn", note("packed", module.onednn))
+    monkeypatch.setattr(module, "linear", note("plain", module.linear))
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(512, 256), (1031, 128), (256, 1024)])
+@torch.no_grad()
+def test_every_number_of_rows(dtype: torch.dtype, shape: tuple[int, int], products: list[str]) -> None:
+    linear = nn.Linear(shape[1], shape[0], dtype=dtype)
+    packed = pack_weights(copy.deepcopy(linear))
+    tolerance = 2e-4 if dtype == torch.float32 else 0.05
+    for rows in ((), (1,), (3, 2), (64,), (2, 200)):
+        x = torch.randn(*rows, shape[1]).to(dtype)
+        exact = F.linear(x.double(), linear.weight.double(), linear.bias.double())
+        output = packed(x)
+        assert (output.dtype, output.shape) == (dtype, exact.shape)
+        assert torch.allclose(output.double(), exact, rtol=0.01, atol=tolerance)
+    assert set(products) == {"packed"}
+
+
+@torch.no_grad()
+def test_logits_and_tokens(model: minitx.DecoderModel, products: list[str]) -> None:
+    ids = torch.randint(600, (3, 9))
+    logits, tokens = (
+        model(ids).logits,
+        minitx.generate(model, ids, minitx.Greedy(), max_new_tokens=8).sequences,
+    )
+    assert pack_weights(model) is model
+    assert torch.allclose(model(ids).logits, logits, atol=1e-5)
+    assert "packed" in products
+    for row, other in zip(
+        minitx.generate(model, ids, minitx.Greedy(), max_new_tokens=8).sequences, tokens, strict=True
+    ):
+        assert torch.equal(row, other)
+    unpack_weights(model)
+    assert torch.equal(model(ids).logits, logits)
+    assert not any("_packed" in vars(part) for part in model.modules())
+
+
+def called(model: minitx.DecoderModel, ids: Tensor, products: list[str]) -> int:
+    """The number of products of a forward."""
+    products.clear()
+    model(ids)
+    return len(products)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("packed_first", [False, True])
+def test_fused_projections(model: minitx.DecoderModel, packed_first: bool, products: list[str]) -> None:
+    ids = torch.randint(600, (3, 9))
+    logits = model(ids).logits
+    for apply in (pack_weights, fuse_projections) if packed_first else (fuse_projections, pack_weights):
+        apply(model)
+    attention: Any = model.decoder.layers[0].attention.self_attention  # type: ignore[union-attr]
+    assert torch.allclose(model(ids).logits, logits, atol=1e-5)
+    assert type(attention.fused) is PackedLinear
+    fused = called(model, ids, products)
+    handle = attention.Q.register_forward_hook(lambda *_: None)
+    assert torch.allclose(model(ids).logits, logits, atol=1e-5)
+    handle.remove()
+    assert called(unfuse_projections(model), ids, products) > fused
+    unpack_weights(model)
+    assert torch.equal(model(ids).logits, logits)
+
+
+@torch.no_grad()
+def test_a_copy_follows_its_parameter(products: list[str]) -> None:
+    linear = pack_weights(nn.Linear(256, 512))
+    x = torch.randn(4, 256)
+    linear.weight.mul_(2)
+    assert torch.allclose(linear(x), F.linear(x, linear.weight, linear.bias), atol=1e-4)
+    linear.weight = nn.Parameter(torch.randn(512, 256))
+    assert torch.allclose(linear(x), F.linear(x, linear.weight, linear.bias), atol=1e-4)
+    linear.load_state_dict(nn.Linear(256, 512).state_dict())
+    assert torch.allclose(linear(x), F.linear(x, linear.weight, linear.bias), atol=1e-4)
+    half = linear.bfloat16()
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+    assert set(products) == {"packed"}
+
+
+def test_gradients_and_other_inputs_take_the_plain_product(products: list[str]) -> None:
+    linear, x = pack_weights(nn.Linear(256, 512)), torch.randn(3, 256)
+    linear(x).sum().backward()
+    assert linear.weight.grad is not None
+    with torch.no_grad():
+        linear(x[:0])
+        torch.func.vmap(linear)(x[None])
+        with torch.autocast("cpu"):
+            assert linear(x).dtype == torch.bfloat16
+        with pytest.raises(RuntimeError):
+            linear(torch.randn(3, 255))
+        linear.double()(x.double())
+        small = pack_weights(nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 4)))[1]
+        small(torch.randn(2, 512))
+    assert set(products) == {"plain"}
+    assert type(small) is PackedLinear
+
+
+def test_optimizers_see_and_change_the_same_weights(model: minitx.DecoderModel) -> None:
+    plain = copy.deepcopy(model)
+    pack_weights(model)
+    ids = torch.randint(600, (2, 8))
+    for each in (plain, model):
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            each(ids, labels=ids).loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, plain(ids).logits, atol=1e-5)
+
+
+def test_copies_pickles_and_files(model: minitx.DecoderModel, tmp_path: Path) -> None:
+    ids = torch.randint(600, (2, 8))
+    minitx.save(model, tmp_path / "plain")
+    pack_weights(model)
+    minitx.save(model, tmp_path / "packed")
+    names = [path.name for path in (tmp_path / "plain").iterdir()]
+    for name in names:
+        assert (tmp_path / "packed" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    with torch.no_grad():
+        logits = model(ids).logits
+        assert torch.equal(copy.deepcopy(model)(ids).logits, logits)
+        part: Any = pickle.loads(pickle.dumps(model.decoder.layers[0].attention.self_output.dense))
+        assert isinstance(part, PackedLinear)
+        x = torch.randn(3, 256)
+        assert torch.equal(part(x), model.decoder.layers[0].attention.self_output.dense(x))  # type: ignore[operator,union-attr]
+    assert repr(model).count("Packed") == 0
+
+
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArgumentTypeError, match="model"):
+        pack_weights(3)  # type: ignore[type-var]
+    double = fast_linear(nn.Sequential(nn.Linear(256, 512).double()))
+    with pytest.raises(ArgumentValueError, match="float32 or bfloat16"):
+        pack_weights(double)
+    assert type(double[0]) is FastLinear
+    with pytest.raises(ArgumentValueError, match="CPU"):
+        pack_weights(nn.Linear(256, 512, device="meta"))
+
+    def full(self: Packed, weight: Tensor) -> Tensor:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(Packed, "of", full)
+    models = nn.Sequential(nn.Linear(256, 512), ExpertsLinear(2, 256, 512, bias=False))
+    with pytest.raises(RuntimeError, match="memory"):
+        pack_weights(models)
+    assert type(models[0]) is FastLinear
+    assert "_packed" not in vars(models[0])
+
+
+def test_the_choice_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(packed_is_faster(), bool)
+    assert packed_is_faster(torch.float64) is False
+    for plain, faster, choice in ((2.0, 1.0, True), (1.0, 1.0, False)):
+        monkeypatch.setattr(module, "measure", lambda *_, p=plain, f=faster, **__: [p, f])
+        assert packed_is_faster() is choice
