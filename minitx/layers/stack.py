@@ -25,7 +25,7 @@ from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.layer import make_layer
 from minitx.layers.masks import causal_window_mask, distances, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.layers.positions import RelativePositionBias, alibi
+from minitx.layers.positions import RelativePositionBias, alibi, relative_biases
 from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
 from minitx.layers.unpadded import Runs, UnpaddedContext
@@ -92,7 +92,7 @@ class Stack(nn.Module):
         )
         self.has_score_bias = isinstance(config.positions, RelativeBias | Alibi)
         if isinstance(config.positions, RelativeBias):
-            self.relative_bias = relative_biases(config, config.positions, self.layer_kinds)
+            self.relative_bias = relative_biases(config, [kind.bias_table for kind in self.layer_kinds])
         has_norm = config.final_norm and layer.norm_placement != "post"
         self.layer_norm = norm(layer.norm if has_norm else None, size)
         self.dropout = dropout(config.final_dropout)
@@ -392,12 +392,3 @@ class Stack(nn.Module):
 def make_stack(config: StackConfig) -> nn.Module:
     """Returns the stack of the class that `config.positions` needs."""
     return (DisentangledStack if isinstance(config.positions, Disentangled) else Stack)(config)
-
-
-def relative_biases(
-    config: StackConfig, positions: RelativeBias, kinds: Sequence[LayerKind]
-) -> nn.ModuleList:
-    """Returns the tables of relative biases that these kinds of layers use."""
-    count = len({kind.bias_table for kind in kinds})
-    heads = config.layer.attention.num_attention_heads
-    return nn.ModuleList(RelativePositionBias(positions, heads, causal=config.causal) for _ in range(count))
