@@ -3,8 +3,8 @@
 A decoding step takes the time of reading the weights, which in bfloat16 is half. The parameters stay as they
 are, so that the model is saved as it was loaded and the pass is undone exactly: each projection keeps a copy
 of its weight in bfloat16, in the order in which oneDNN reads it, rounds its input to bfloat16, and returns
-float32. oneDNN sums in float32. Norms, attention, the sums of residual connections and the bias stay in
-float32, so less is rounded than in a model whose parameters are in bfloat16.
+float32. oneDNN sums in float32. Norms, attention and the sums of residual connections stay in float32, so
+less is rounded than in a model whose parameters are in bfloat16.
 
 `model.bfloat16()`, or `minitx.load(..., dtype=torch.bfloat16)`, converts the parameters instead: such a model
 takes a third of the memory, and `pack_weights` serves it too.
@@ -34,10 +34,17 @@ class PackedBfloat16(Packed):
         """Returns a copy of a weight: (outputs, inputs) -> (outputs, inputs)."""
         return super().pack(weight.to(torch.bfloat16))
 
-    def multiply(self, x: Tensor, copy: Tensor, bias: Tensor | None, *activation: str) -> Tensor:
-        """Returns x W^T + b in float32: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)."""
-        y = super().multiply(x.to(torch.bfloat16), copy, None)
-        return y.to(x.dtype) if bias is None else torch.add(y, bias)
+    def multiply(
+        self, x: Tensor, copy: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")
+    ) -> Tensor:
+        """Returns x W^T + b, or an activation of it, in float32.
+
+        (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
+        """
+        rounded, inner = x.to(torch.bfloat16), activation[0] != "none"
+        narrow = bias.to(torch.bfloat16) if inner and bias is not None else None
+        y = super().multiply(rounded, copy, narrow, activation)
+        return y.to(x.dtype) if inner or bias is None else torch.add(y, bias)
 
 
 class Bfloat16Linear(PackedLinear):
@@ -48,9 +55,6 @@ class Bfloat16Linear(PackedLinear):
         """The copy of the weight."""
         copy: Packed = vars(self).setdefault("_packed", PackedBfloat16())
         return copy
-
-    def activated(self, x: Tensor, activation: tuple[str, str]) -> None:
-        """Returns None: bias and activation stay in float32, after the product."""
 
 
 _KINDS = (nn.Linear, FastLinear, PackedLinear)

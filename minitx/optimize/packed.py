@@ -54,8 +54,10 @@ class Packed:
         copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
         return copy
 
-    def multiply(self, x: Tensor, copy: Tensor, bias: Tensor | None, *activation: str) -> Tensor:
-        """Returns x W^T + b by the copy, and an activation of it.
+    def multiply(
+        self, x: Tensor, copy: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")
+    ) -> Tensor:
+        """Returns x W^T + b, or an activation of it, by the copy.
 
         (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
         """
@@ -84,7 +86,7 @@ class PackedLinear(FastLinear):
     def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
         """See `FastLinear.activated`: (..., inputs) -> (..., outputs)."""
         copy = copy_for(x, self.weight, self.bias, self.packed)
-        return None if copy is None else self.packed.multiply(x, copy, self.bias, *activation)
+        return None if copy is None else self.packed.multiply(x, copy, self.bias, activation)
 
 
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
