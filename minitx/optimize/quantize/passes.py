@@ -30,8 +30,8 @@ def int8_dynamic(
     """Lets linear projections multiply integers: weights and inputs are rounded to int8.
 
     Each output of a weight has a scale, and each row of the input, when it arrives. Sums of integers are
-    exact, so a projection gives a row the same output alone and in a batch, bit for bit. A float32 model
-    becomes several times as fast on processors with VNNI, and a quarter of its bytes is read per token.
+    exact, so a projection gives a row the same output alone and in a batch, bit for bit. A token reads a
+    quarter of the bytes of float32; on processors with VNNI a step of decoding takes half of the time.
 
     Changes the class of the modules in place. Parameters, names and hooks stay, and the integers are buffers
     that are not part of `state_dict`: `save`, `undo_quantization` and copies work as before.
