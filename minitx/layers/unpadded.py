@@ -72,7 +72,7 @@ class UnpaddedContext(AttentionContext):
     def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(1, H, N, D), twice (1, K, N, D) -> (1, H, N, D)"""
         sizes = [run.number * run.length for run, _ in self.parts]
-        columns = zip(*(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
+        columns = zip(*(torch.split(x[0], sizes, dim=1) for x in (query, key, value)), strict=True)
         mixed = []
         for (run, context), inputs in zip(self.parts, columns, strict=True):
             batch = (x.view(x.shape[0], *run, x.shape[2]).transpose(0, 1) for x in inputs)
