@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.models import ModelOutput as ModelOutput
     from minitx.models import TableModel as TableModel
     from minitx.models.inputs import register_inputs as register_inputs
+    from minitx.optimize.door import optimize as optimize
     from minitx.pipelines.embedding.embed import embed as embed
     from minitx.pipelines.embedding.settings import EmbeddingSettings as EmbeddingSettings
     from minitx.pipelines.embedding.settings import embedding_settings as embedding_settings
@@ -125,7 +126,7 @@ _NAMES = {  # module -> its public names
 # Subpackages that `minitx.NAME` imports.
 _PACKAGES = {
     *("architectures", "checkpoint", "config", "decoding", "inspect"),
-    *("layers", "models", "pipelines", "tokenizer", "training"),
+    *("layers", "models", "optimize", "pipelines", "tokenizer", "training"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULES)

@@ -16,6 +16,7 @@ from minitx.layers.cache import (
     Cache,
     CrossAttentionCache,
     DynamicCache,
+    Int8Cache,
     LayerCache,
     SlidingWindowCache,
     StaticCache,
@@ -370,10 +371,14 @@ class Stack(nn.Module):
             positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
         return alibi(self.config.layer.attention.num_attention_heads, positions, hidden.dtype)
 
-    def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
+    def make_cache(
+        self, max_length: int | None = None, spare: int = 0, dtype: torch.dtype | None = None
+    ) -> Cache:
         """Returns an empty cache for this stack; the arguments are those of `DecoderModel.make_cache`."""
 
         def _part(layer_type: str) -> LayerCache:
+            if dtype is not None:
+                return Int8Cache(max_length)
             window = self.config.sliding_window if layer_type == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return SlidingWindowCache(window, window + spare)

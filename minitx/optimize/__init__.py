@@ -1,6 +1,17 @@
-"""Explicit passes over a model that change how its outputs are computed, and not the outputs."""
+"""Explicit passes over a model that change how its outputs are computed, and not the outputs.
 
+The package can be called: `minitx.optimize(model)` applies the passes that pay on this machine.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from minitx.optimize.auto import report, undo_optimize
+from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
+from minitx.optimize.door import CallablePackage
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.graphs.model import cuda_graphs, undo_cuda_graphs
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
@@ -15,14 +26,21 @@ from minitx.optimize.unpadded import undo_unpadded, unpadded
 
 __all__ = [
     "ShortlistTable",
+    "bfloat16_is_faster",
+    "bfloat16_weights",
+    "cuda_graphs",
     "fast_linear",
     "fuse_projections",
     "mixed_dtypes",
     "pack_weights",
     "packed_is_faster",
     "recompute_layers",
+    "report",
     "shortlisted",
+    "undo_bfloat16_weights",
+    "undo_cuda_graphs",
     "undo_fast_linear",
+    "undo_optimize",
     "undo_recompute_layers",
     "undo_unpadded",
     "undo_vocabulary_shortlist",
@@ -31,3 +49,5 @@ __all__ = [
     "unpadded",
     "vocabulary_shortlist",
 ]
+
+sys.modules[__name__].__class__ = CallablePackage

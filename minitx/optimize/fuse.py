@@ -25,13 +25,14 @@ from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttent
 from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.feed_forward import GatedIntermediate
 from minitx.layers.rotary import apply_rotary_pos_emb
+from minitx.optimize.bfloat16 import Bfloat16Linear
 from minitx.optimize.classes import Module
 from minitx.optimize.joined import Joined, are_joinable
 from minitx.optimize.linear import FastLinear
 from minitx.optimize.packed import PackedLinear
 from minitx.validation import check_type
 
-_JOINABLE = (nn.Linear, FastLinear, PackedLinear)
+_JOINABLE = (nn.Linear, FastLinear, PackedLinear, Bfloat16Linear)
 
 
 class FusedSelfAttention(Joined, SelfAttention):

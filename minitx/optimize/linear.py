@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache, lru_cache
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ MANY = 2**22  # products of numbers from which it pays for a smaller weight: 256
 CLEARLY = (
     1.3  # where oneDNN is faster it is by 2 or more, elsewhere as fast: the choice is that of the machine
 )
-_MEASURING = Lock()
+_MEASURING = RLock()
 
 
 class FastLinear(InPlaceOf, nn.Linear):
@@ -274,33 +274,37 @@ def onednn_is_faster() -> bool:
 def _onednn_is_faster() -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several would wait for each other on a busy machine
-    try:
-        times = measure(F.linear, onednn)
-    finally:
-        torch.set_num_threads(threads)
+    times = measure(F.linear, onednn)
     return times[1] * CLEARLY < times[0]
 
 
 @torch.inference_mode()
 def measure(
-    *products: Callable[..., Tensor], rows: int = 64, dtype: torch.dtype = torch.float32
+    *products: Callable[..., Tensor], rows: int = 64, dtype: torch.dtype = torch.float32, size: int = 512
 ) -> list[float]:
     """Returns the shortest time of each product in seconds; they run alternately on the same matrices.
+
+    They run on one thread: several would wait for each other on a busy machine.
 
     Args:
         products: functions of (x, weight, bias).
         rows: of x.
         dtype: of x and weight.
+        size: of the square weight.
     """
-    x, weight = (torch.ones(size, 512, dtype=dtype, device="cpu") for size in (rows, 512))
+    x, weight = (torch.ones(number, size, dtype=dtype, device="cpu") for number in (rows, size))
     seconds: list[list[float]] = [[] for _ in products]
-    for _ in range(5):
-        for product, measured in zip(products, seconds, strict=True):
-            start = time.perf_counter()
-            product(x, weight, None)
-            measured.append(time.perf_counter() - start)
+    with _MEASURING:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for _ in range(5):
+                for product, measured in zip(products, seconds, strict=True):
+                    start = time.perf_counter()
+                    product(x, weight, None)
+                    measured.append(time.perf_counter() - start)
+        finally:
+            torch.set_num_threads(threads)
     return [min(measured) for measured in seconds]
 
 

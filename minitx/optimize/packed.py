@@ -45,15 +45,29 @@ class Packed:
         source = (weight.data_ptr(), version, weight.dtype, weight.shape)
         if self._source != source:
             packable = can_be_packed(weight)
-            self._copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS) if packable else None
+            self._copy = self.pack(weight.detach()) if packable else None
             self._source = source
         return self._copy
 
+    def pack(self, weight: Tensor) -> Tensor:
+        """Returns a copy of a weight: (outputs, inputs) -> (outputs, inputs)."""
+        copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        return copy
+
+    def multiply(
+        self, x: Tensor, copy: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")
+    ) -> Tensor:
+        """Returns x W^T + b, or an activation of it, by the copy.
+
+        (..., inputs), (outputs, inputs), (outputs) -> (..., outputs)
+        """
+        return onednn(x, copy, bias, *activation)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
-        return Packed()
+        return type(self)()
 
     def __reduce__(self) -> tuple[type[Packed], tuple[()]]:
-        return Packed, ()
+        return type(self), ()
 
 
 class PackedLinear(FastLinear):
@@ -72,7 +86,7 @@ class PackedLinear(FastLinear):
     def activated(self, x: Tensor, activation: tuple[str, str]) -> Tensor | None:
         """See `FastLinear.activated`: (..., inputs) -> (..., outputs)."""
         copy = copy_for(x, self.weight, self.bias, self.packed)
-        return None if copy is None else onednn(x, copy, self.bias, *activation)
+        return None if copy is None else self.packed.multiply(x, copy, self.bias, activation)
 
 
 class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
@@ -150,7 +164,7 @@ def packed_is_faster(dtype: torch.dtype = torch.float32) -> bool:
     Args:
         dtype: float32 or bfloat16.
     """
-    if not _has_packed(dtype):
+    if not has_packed(dtype):
         return False
     packed = Packed()
 
@@ -174,7 +188,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         (..., outputs)
     """
     copy = copy_for(x, weight, bias, packed)
-    return linear(x, weight, bias) if copy is None else onednn(x, copy, bias)
+    return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
 
 
 def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
@@ -209,11 +223,11 @@ def can_be_packed(weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and weight.layout == torch.strided
         and weight.is_contiguous()
-        and _has_packed(weight.dtype)
+        and has_packed(weight.dtype)
     )
 
 
-def _has_packed(dtype: torch.dtype) -> bool:
+def has_packed(dtype: torch.dtype) -> bool:
     """Whether oneDNN is available for a dtype on this processor."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.enabled:
         return False

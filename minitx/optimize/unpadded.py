@@ -30,7 +30,7 @@ from minitx.layers.unpadded import Runs
 from minitx.optimize.classes import InPlaceOf
 from minitx.validation import ArgumentTypeError, ArgumentValueError, is_transformed, values_unavailable
 
-TOKENS = 1024  # in a row on a CPU, so that activations stay in its cache
+TOKENS = 2048  # in a row on a CPU; activations of more do not stay in its cache
 _TOKENWISE = (  # modules of torch that treat every token alone
     nn.Linear,
     nn.LayerNorm,

@@ -1,0 +1,271 @@
+"""`minitx.optimize(model)`: applies the passes that pay on this machine, and reports what it did."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from minitx.optimize.applied import AppliedPass, Report
+from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
+from minitx.optimize.classes import Module
+from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
+from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
+from minitx.optimize.quantize.products import int8_is_faster
+from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
+
+_REPORT = "optimization"  # the attribute of a model
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass that `optimize` knows.
+
+    Attributes:
+        apply: the pass.
+        undo: its inverse, a public function of `minitx.optimize` or `minitx.optimize.quantize`.
+        does: what it does.
+        exactness: how its outputs differ.
+        cost: memory that it takes.
+        unsuitable: returns why it does not pay for a model on this machine; None: it does.
+    """
+
+    apply: Callable[[Any], Any]
+    undo: Callable[[Any], Any]
+    does: str
+    exactness: str
+    cost: str
+    unsuitable: Callable[[Any], str | None]
+
+
+def _always(model: nn.Module) -> str | None:
+    return None
+
+
+def _no_padding(model: nn.Module) -> str | None:
+    if "encoder" not in getattr(model, "families", ()):
+        return "the model has no encoder"
+    return obstacle(first_stack(model))
+
+
+def _no_packing(model: nn.Module) -> str | None:
+    if reason := _not_on_cpu(model, (torch.float32, torch.bfloat16)):
+        return reason
+    return None if packed_is_faster(dtype_of(model)) else "not faster on this processor"
+
+
+def _no_bfloat16(model: nn.Module) -> str | None:
+    if reason := _not_on_cpu(model, (torch.float32,)):
+        return reason
+    return None if bfloat16_is_faster() else "products in bfloat16 are not faster on this processor"
+
+
+def _no_int8(model: nn.Module) -> str | None:
+    if reason := _not_on_cpu(model, (torch.float32, torch.bfloat16)):
+        return reason
+    return None if int8_is_faster() else "products of int8 are not faster on this processor"
+
+
+def _not_on_cpu(model: nn.Module, dtypes: Sequence[torch.dtype]) -> str | None:
+    """Returns why oneDNN has no products for a model; None: it has."""
+    parameters = [*model.parameters()]
+    if any(not parameter.is_cpu for parameter in parameters):
+        return "the model is not on a CPU"
+    return None if dtype_of(model) in dtypes else f"the model is in {dtype_of(model)}"
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Returns the dtype of most of the numbers in a model."""
+    sizes: dict[torch.dtype, int] = {torch.float32: 0}
+    for parameter in model.parameters():
+        sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+PASSES: dict[str, Pass] = {  # in the order in which they are applied
+    "fuse_projections": Pass(
+        fuse_projections,
+        unfuse_projections,
+        "Q, K and V as one product, gate and dense as one",
+        "equal up to rounding",
+        "none",
+        _always,
+    ),
+    "unpadded": Pass(
+        unpadded,
+        undo_unpadded,
+        "no computation of padding in the encoder",
+        "equal up to rounding, zeros at padding",
+        "none",
+        _no_padding,
+    ),
+    "pack_weights": Pass(
+        pack_weights,
+        unpack_weights,
+        "copies of the weights in the order in which oneDNN reads them",
+        "equal up to rounding",
+        "as much memory as the weights",
+        _no_packing,
+    ),
+    "bfloat16_weights": Pass(
+        bfloat16_weights,
+        undo_bfloat16_weights,
+        "products of projections in bfloat16",
+        "inputs and outputs of projections rounded to 3 digits",
+        "half as much memory as the weights",
+        _no_bfloat16,
+    ),
+    "int8_dynamic": Pass(
+        int8_dynamic,
+        undo_quantization,
+        "products of projections in int8",
+        "weights and inputs of projections rounded to 8 bits; minitx.optimize.quantize.quality measures",
+        "a quarter as much memory as the weights",
+        _no_int8,
+    ),
+}
+_PRODUCTS = ("pack_weights", "bfloat16_weights", "int8_dynamic")  # of which a projection has one
+
+
+def optimize(
+    model: Module,
+    *,
+    dtype: torch.dtype | None = None,
+    int8: bool = False,
+    passes: Sequence[str] | None = None,
+    verbose: bool | None = None,
+) -> Module:
+    """Applies the passes that pay for a model on this machine, in place.
+
+    Without options the outputs stay equal up to rounding; `dtype` and `int8` trade digits for speed. What
+    pays is measured once in a process, in some ten milliseconds. Parameters keep values and names:
+    `minitx.save` writes the model as it was loaded, and `minitx.optimize.undo_optimize(model)` restores it.
+
+    Args:
+        model: any module.
+        dtype: torch.bfloat16: products of a float32 model in bfloat16. None: they stay as they are.
+        int8: products of integers, by `minitx.optimize.quantize.int8_dynamic`.
+        passes: names of the passes to apply, whether they pay or not, instead of a choice; () for none.
+        verbose: print the report to stderr. None: at a terminal only.
+
+    Returns:
+        The model. `minitx.optimize.report(model)` returns what was done, what each pass costs and why others
+        were left out.
+
+    Raises:
+        ArgumentTypeError: not a module, or names that are none.
+        ArgumentValueError: an unknown pass, options that exclude each other, or one that this processor or
+            this model cannot serve or that would not be faster. The model is then as before.
+        RuntimeError, MemoryError: there is no memory for the copies. The model is as before.
+
+    Example:
+        >>> model = minitx.optimize(minitx.load("minitx/tiny-decoder"))
+        >>> print(minitx.optimize.report(model))
+    """
+    check_type("model", model, nn.Module, "a module")
+    check_flags(int8=int8, **({} if verbose is None else {"verbose": verbose}))
+    names, left = chosen(model, dtype, int8, passes)
+    undo_optimize(model)
+    applied: list[AppliedPass] = []
+    try:
+        for name in names:
+            step = PASSES[name]
+            step.apply(model)
+            undo = f"{step.undo.__module__.rpartition('.')[0]}.{step.undo.__name__}"
+            applied.append(AppliedPass(name, step.does, step.exactness, step.cost, undo))
+    except Exception:
+        for done in reversed(applied):
+            PASSES[done.name].undo(model)
+        raise
+    threads, processor = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    result = Report(type(model).__name__, str(dtype_of(model)), processor, threads, tuple(applied), left)
+    vars(model)[_REPORT] = result
+    if sys.stderr.isatty() if verbose is None else verbose:
+        sys.stderr.write(f"{result}\n")
+    return model
+
+
+def undo_optimize(model: Module) -> Module:
+    """Undoes the passes that `optimize` applied, the last first. Returns the model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    done = report(model)
+    for applied in reversed(done.applied if done else ()):
+        PASSES[applied.name].undo(model)
+    vars(model).pop(_REPORT, None)
+    return model
+
+
+def report(model: nn.Module) -> Report | None:
+    """Returns what `optimize` did to a model; None if it was not applied, or undone.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    found: Report | None = vars(check_type("model", model, nn.Module, "a module")).get(_REPORT)
+    return found
+
+
+def chosen(
+    model: nn.Module, dtype: torch.dtype | None, int8: bool, passes: Sequence[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the names of the passes to apply, in their order, and why each other one is left out.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: as `optimize`.
+    """
+    if dtype not in (None, torch.bfloat16):
+        hint = "model.to(dtype) converts the parameters"
+        raise ArgumentValueError("dtype", dtype, "torch.bfloat16 or None", hint)
+    if dtype is not None and int8:
+        raise ArgumentValueError("dtype", dtype, "None with int8=True", "a projection has one product")
+    if passes is not None:
+        return named(passes, dtype, int8), {name: "not in passes" for name in PASSES if name not in passes}
+    wanted = "int8_dynamic" if int8 else "bfloat16_weights" if dtype else "pack_weights"
+    left = {name: f"{wanted} has another product" for name in _PRODUCTS if name != wanted}
+    if wanted == "pack_weights":
+        left = {
+            "bfloat16_weights": "dtype=torch.bfloat16 asks for it",
+            "int8_dynamic": "int8=True asks for it",
+        }
+    names = []
+    for name, step in PASSES.items():
+        if name in left:
+            continue
+        reason = step.unsuitable(model)
+        if reason and name == wanted != "pack_weights":
+            parameter, value = ("int8", int8) if int8 else ("dtype", dtype)
+            hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same, where it can"
+            raise ArgumentValueError(parameter, value, f"left out: {reason}", hint)
+        if reason:
+            left[name] = reason
+        else:
+            names.append(name)
+    return names, left
+
+
+def named(passes: Sequence[str], dtype: torch.dtype | None, int8: bool) -> list[str]:
+    """Returns the passes of a list in the order in which they are applied.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: as `optimize`.
+    """
+    if isinstance(passes, str) or not isinstance(passes, Sequence):
+        raise ArgumentTypeError("passes", passes, "a sequence of names", f"such as {[*PASSES][:1]}")
+    for name in passes:
+        check_choice("passes", name, PASSES)
+    if dtype is not None or int8:
+        parameter, value = ("int8", int8) if int8 else ("dtype", dtype)
+        raise ArgumentValueError(parameter, value, "left out with passes=", "the passes are those listed")
+    products = [name for name in _PRODUCTS if name in passes]
+    if len(products) > 1:
+        raise ArgumentValueError("passes", [*passes], f"one of {' and '.join(products)}")
+    return [name for name in PASSES if name in passes]

@@ -1,0 +1,230 @@
+"""`minitx.optimize(model)`: what is applied, what is reported, what is refused, and that it is undone."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import minitx
+from minitx.optimize import (
+    auto,
+    bfloat16_is_faster,
+    bfloat16_weights,
+    fuse_projections,
+    report,
+    undo_bfloat16_weights,
+    undo_optimize,
+)
+from minitx.optimize.bfloat16 import Bfloat16Linear
+from minitx.optimize.packed import has_packed
+from minitx.validation import ArgumentTypeError, ArgumentValueError
+from tests.unit.test_save_load import files, random
+
+GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "vocab_size": 300,
+    "n_embd": 256,
+    "n_head": 4,
+    "n_layer": 2,
+    "n_positions": 32,
+}
+BERT: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": 300,
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+}
+IDS = torch.arange(4, 16).reshape(2, 6)
+ONEDNN_BF16 = pytest.mark.skipif(not has_packed(torch.bfloat16), reason="oneDNN has no bfloat16 here")
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Any:
+    return random(GPT2, "causal-lm").eval()
+
+
+@pytest.fixture(autouse=True)
+def everything_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("packed_is_faster", "bfloat16_is_faster", "int8_is_faster"):
+        monkeypatch.setattr(auto, name, lambda *dtype: True)
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = model(IDS).logits
+    return output
+
+
+def applied(model: Any) -> list[str]:
+    found = report(model)
+    return [] if found is None else [step.name for step in found.applied]
+
+
+def classes(model: nn.Module) -> list[type]:
+    return [type(module) for module in model.modules()]
+
+
+def test_decoder(gpt2: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    model = copy.deepcopy(gpt2)
+    assert minitx.optimize(model) is model
+    assert applied(model) == ["fuse_projections", "pack_weights"]
+    torch.testing.assert_close(logits(model), logits(gpt2), rtol=1e-4, atol=1e-4)
+    for strategy in (minitx.Greedy(), minitx.Beam(num_beams=2)):
+        a, b = (minitx.generate(m, [[5, 6]], max_new_tokens=4, strategy=strategy) for m in (model, gpt2))
+        assert a.sequences[0].tolist() == b.sequences[0].tolist()
+    assert capfd.readouterr().err == ""  # no terminal
+    minitx.optimize(model, verbose=True)  # again: not applied twice
+    assert applied(model) == ["fuse_projections", "pack_weights"]
+    assert capfd.readouterr().err == f"{report(model)}\n"
+    assert undo_optimize(model) is model
+    assert report(model) is None
+    assert classes(model) == classes(gpt2)
+    assert set(vars(model)) == set(vars(gpt2))
+    assert torch.equal(logits(model), logits(gpt2))
+    assert undo_optimize(model) is model
+
+
+def test_encoder_without_padding() -> None:
+    plain = random(BERT, "none").eval()
+    model = minitx.optimize(copy.deepcopy(plain), verbose=False)
+    assert applied(model) == ["fuse_projections", "unpadded", "pack_weights"]
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6])
+    with torch.no_grad():
+        a, b = (m(IDS, attention_mask=mask).last_hidden_state for m in (model, plain))
+    torch.testing.assert_close(a[mask.bool()], b[mask.bool()], rtol=1e-4, atol=1e-4)
+    assert classes(undo_optimize(model)) == classes(plain)
+
+
+def test_report(gpt2: Any) -> None:
+    model = minitx.optimize(copy.deepcopy(gpt2), verbose=False)
+    text = str(report(model))
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("DecoderModel", "pack_weights", "equal up to rounding", "int8_dynamic", "undo_optimize"):
+        assert word in text
+    for step in report(model).applied:  # type: ignore[union-attr]
+        package, _, name = step.undo.rpartition(".")
+        assert callable(getattr(sys.modules[package], name))
+    assert report(copy.deepcopy(model)) == report(model)
+    nothing = minitx.optimize(model, passes=())
+    assert "nothing was applied" in str(report(nothing))
+
+
+def test_files_stay(gpt2: Any, tmp_path: Path) -> None:
+    minitx.save(gpt2, tmp_path / "plain")
+    for options in ({}, {"dtype": torch.bfloat16}, {"int8": True}):
+        model = minitx.optimize(copy.deepcopy(gpt2), verbose=False, **options)
+        minitx.save(model, tmp_path / "optimised")
+        for file in files(tmp_path / "plain"):
+            assert (tmp_path / "plain" / file).read_bytes() == (tmp_path / "optimised" / file).read_bytes()
+
+
+def test_int8(gpt2: Any) -> None:
+    model = minitx.optimize(copy.deepcopy(gpt2), int8=True, verbose=False)
+    assert "int8_dynamic" in applied(model)
+    assert "pack_weights" not in applied(model)
+    assert 0 < (logits(model) - logits(gpt2)).abs().max() < 0.2 * logits(gpt2).abs().max()
+    assert torch.equal(logits(undo_optimize(model)), logits(gpt2))
+
+
+def test_listed_passes(gpt2: Any) -> None:
+    model = minitx.optimize(copy.deepcopy(gpt2), passes=["pack_weights", "fuse_projections"], verbose=False)
+    assert applied(model) == ["fuse_projections", "pack_weights"]
+    minitx.optimize(model, passes=["fuse_projections"], verbose=False)
+    assert applied(model) == ["fuse_projections"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.float16}, "dtype=torch.float16"),
+        ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
+        ({"dtype": torch.bfloat16, "int8": True}, "int8=True"),
+        ({"int8": "yes"}, "int8='yes'"),
+        ({"verbose": 1}, "verbose=1"),
+        ({"passes": "pack_weights"}, "passes='pack_weights'"),
+        ({"passes": ["packed"]}, "passes='packed'"),
+        ({"passes": [], "int8": True}, "int8=True"),
+        ({"passes": ["pack_weights", "int8_dynamic"]}, "pack_weights and int8_dynamic"),
+        ({"passes": ["unpadded", "fuse_projections", "int8_dynamic"], "model": nn.Sequential()}, "model"),
+        ({"model": [1]}, "model"),
+    ],
+    ids=str,
+)
+def test_refused(gpt2: Any, options: dict[str, Any], message: str) -> None:
+    model = options.pop("model", gpt2)
+    with pytest.raises((ArgumentTypeError, ArgumentValueError), match=message):
+        minitx.optimize(model, **options)
+    assert not isinstance(model, nn.Module) or report(model) is None
+
+
+def test_what_does_not_pay_is_refused_or_left_out(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("packed_is_faster", "bfloat16_is_faster", "int8_is_faster"):
+        monkeypatch.setattr(auto, name, lambda *dtype: False)
+    for options in ({"int8": True}, {"dtype": torch.bfloat16}):
+        with pytest.raises(ArgumentValueError, match="not faster on this processor"):
+            minitx.optimize(gpt2, **options)
+    model = minitx.optimize(copy.deepcopy(gpt2), verbose=False)
+    assert applied(model) == ["fuse_projections"]
+    assert report(model).left_out["pack_weights"] == "not faster on this processor"  # type: ignore[union-attr]
+    double = minitx.optimize(copy.deepcopy(gpt2).double(), verbose=False)
+    assert report(double).left_out["pack_weights"] == "the model is in torch.float64"  # type: ignore[union-attr]
+
+
+def test_a_pass_that_fails_leaves_the_model_as_it_was(gpt2: Any) -> None:
+    model = copy.deepcopy(gpt2)
+    with torch.no_grad():
+        model.decoder.layers[1].output.dense.weight[0, 0] = torch.inf
+    with pytest.raises(ArgumentValueError, match="finite"):
+        minitx.optimize(model, int8=True)
+    assert classes(model) == classes(gpt2)
+    assert report(model) is None
+
+
+@ONEDNN_BF16
+def test_bfloat16_weights(gpt2: Any) -> None:
+    model = minitx.optimize(copy.deepcopy(gpt2), dtype=torch.bfloat16, verbose=False)
+    assert applied(model) == ["fuse_projections", "bfloat16_weights"]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    rounded = (logits(model) - logits(gpt2)).abs().max() / logits(gpt2).abs().max()
+    assert 1e-5 < rounded < 0.03
+    assert logits(model).dtype == torch.float32
+    other = bfloat16_weights(copy.deepcopy(gpt2))
+    torch.testing.assert_close(logits(fuse_projections(copy.deepcopy(other))), logits(model))
+    before, plain = logits(other), copy.deepcopy(gpt2)
+    for each in (other, plain):
+        with torch.no_grad():
+            each.decoder.layers[1].output.dense.weight.mul_(-3.0)
+    assert (logits(other) - logits(plain)).abs().max() < 0.1 * (before - logits(plain)).abs().max()
+    other.train()(IDS, labels=IDS).loss.backward()  # in float32
+    assert classes(undo_bfloat16_weights(model.eval())) != classes(gpt2)  # fused still
+    assert torch.equal(logits(undo_optimize(model)), logits(gpt2))
+
+
+@ONEDNN_BF16
+def test_bfloat16_weights_refuse(gpt2: Any) -> None:
+    for model in (nn.Linear(2, 2), copy.deepcopy(gpt2).double()):
+        before = classes(model)
+        with pytest.raises(ArgumentValueError, match="model"):
+            bfloat16_weights(model)
+        assert classes(model) == before
+    assert Bfloat16Linear not in classes(gpt2)
+
+
+def test_probe_is_remembered() -> None:
+    assert bfloat16_is_faster() is bfloat16_is_faster()
+
+
+def test_the_package_stays_a_package() -> None:
+    assert callable(minitx.optimize)
+    assert minitx.optimize is sys.modules["minitx.optimize"]
+    assert minitx.optimize.fuse_projections is fuse_projections
+    assert "optimize" in dir(minitx)
