@@ -90,4 +90,4 @@ def strategy_options(*, searches: bool) -> list[click.Option]:
         options.append(option(line, heading(STRUCTURE), json_text if "JSON" in line else object_from_text))
     if searches:
         options += [*field_options(beams, *KINDS), *group(beams), *group("several samples")]
-    return [*options, *group("where the text ends"), *group("the model", *HUB, "dtype", "device")]
+    return [*options, *group("where the text ends"), *group("the model", *HUB, "dtype", "device", "optimize")]

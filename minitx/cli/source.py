@@ -30,6 +30,7 @@ class Source:
         ignore_keys: keys of config.json to leave out.
         dtype: name of the weights' dtype; None for that of the file.
         device: where the model runs.
+        optimize: "exact", "bfloat16" or "int8", for `minitx.optimize`; None: it is not applied.
         quiet: shows no progress bars.
     """
 
@@ -41,6 +42,7 @@ class Source:
     ignore_keys: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
+    optimize: str | None = None
     quiet: bool = False
 
     @property
@@ -99,7 +101,26 @@ class Source:
         from minitx.checkpoint.load import load
 
         # of an adapter, the base model may be on the Hub
-        return load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading, **self.hub)
+        model = load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading, **self.hub)
+        return self.optimized(model)
+
+    def optimized(self, model: Any) -> Any:
+        """Applies --optimize to a model; shows the report on stderr at a terminal."""
+        if self.optimize is None:
+            return model
+        import torch
+
+        import minitx
+        from minitx.validation import ArgumentValueError
+
+        dtype = torch.bfloat16 if self.optimize == "bfloat16" else None
+        verbose = False if self.quiet else None
+        try:
+            return minitx.optimize(model, dtype=dtype, int8=self.optimize == "int8", verbose=verbose)
+        except ArgumentValueError as error:
+            if error.parameter not in ("dtype", "int8"):
+                raise
+            raise ArgumentValueError("optimize", self.optimize, error.expected) from None
 
 
 def read_texts(texts: Sequence[str], file: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from minitx.cli.source import Source, read_texts
 from minitx.terminal import progress_bar
 
 
-@command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
+@command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device", "optimize"))
 def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints or writes the vectors of texts."""
     from minitx.layers.token_pooling import names_of
@@ -47,7 +47,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     emit(json, result | {"output": output, "shape": list(vectors.shape)}, f"{size} in {path}")
 
 
-@command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
+@command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device", "optimize"))
 def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints perplexities and log-probabilities."""
     from minitx.cli.decoding import head_of, model_of, set_languages

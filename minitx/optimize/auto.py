@@ -14,7 +14,7 @@ from minitx.optimize.applied import AppliedPass, Report
 from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
 from minitx.optimize.classes import Module
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
-from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
+from minitx.optimize.packed import can_be_packed, pack_weights, packed_is_faster, unpack_weights
 from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
 from minitx.optimize.quantize.products import int8_is_faster
 from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
@@ -67,8 +67,8 @@ def _no_bfloat16(model: nn.Module) -> str | None:
 
 
 def _no_int8(model: nn.Module) -> str | None:
-    if reason := _not_on_cpu(model, (torch.float32, torch.bfloat16)):
-        return reason
+    if any(not parameter.is_cpu for parameter in model.parameters()):
+        return "the model is not on a CPU"
     return None if int8_is_faster() else "products of int8 are not faster on this processor"
 
 
@@ -77,7 +77,10 @@ def _not_on_cpu(model: nn.Module, dtypes: Sequence[torch.dtype]) -> str | None:
     parameters = [*model.parameters()]
     if any(not parameter.is_cpu for parameter in parameters):
         return "the model is not on a CPU"
-    return None if dtype_of(model) in dtypes else f"the model is in {dtype_of(model)}"
+    if dtype_of(model) not in dtypes:
+        return f"the model is in {dtype_of(model)}"
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return None if any(map(can_be_packed, (m.weight for m in linear))) else "the model has no large weights"
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -243,7 +246,8 @@ def chosen(
         reason = step.unsuitable(model)
         if reason and name == wanted != "pack_weights":
             parameter, value = ("int8", int8) if int8 else ("dtype", dtype)
-            hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same, where it can"
+            slow = reason.endswith("processor")
+            hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same" if slow else ""
             raise ArgumentValueError(parameter, value, f"left out: {reason}", hint)
         if reason:
             left[name] = reason

@@ -26,7 +26,7 @@ from minitx.cli.source import Source, read_texts
 from minitx.pipelines.registry import NAMES, SPECS, TaskSpec, find_task
 
 USUAL = "usual"
-PLACE = ("revision", "token", "offline", "dtype", "device")
+PLACE = ("revision", "token", "offline", "dtype", "device", "optimize")
 MODEL = Argument("model", "MODEL", f"folder or Hub id; {USUAL}: the task's usual checkpoint")
 
 
@@ -131,6 +131,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     running = {"batch_size": values["batch_size"], "progress": False if source.quiet else None}
     model = None if source.name == USUAL else source.name
     pipe = minitx.pipeline(spec.full_name, model, details=True, **loading, **running, **options)
+    source.optimized(pipe.model)
     results = results_of(pipe, lines, fields, values)
     if path is not None:
         count = write_results(path, results, picture=picture)

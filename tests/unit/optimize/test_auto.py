@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import minitx
+from minitx.cli.source import Source
 from minitx.optimize import (
     auto,
     bfloat16_is_faster,
@@ -228,3 +229,23 @@ def test_the_package_stays_a_package() -> None:
     assert minitx.optimize is sys.modules["minitx.optimize"]
     assert minitx.optimize.fuse_projections is fuse_projections
     assert "optimize" in dir(minitx)
+
+
+def test_small_models_are_left_unpacked() -> None:
+    small = random({**GPT2, "n_embd": 32, "vocab_size": 50}, "causal-lm").eval()
+    model = minitx.optimize(small, verbose=False)
+    assert applied(model) == ["fuse_projections"]
+    assert report(model).left_out["pack_weights"] == "the model has no large weights"  # type: ignore[union-attr]
+
+
+def test_command_line(gpt2: Any, tmp_path: Path) -> None:
+    minitx.save(gpt2, tmp_path)
+    source = Source(str(tmp_path), optimize="int8", quiet=True)
+    assert "int8_dynamic" in applied(source.model(tmp_path, None))
+    assert applied(Source(str(tmp_path), optimize="exact").model(tmp_path, None)) == [
+        "fuse_projections",
+        "pack_weights",
+    ]
+    assert report(Source(str(tmp_path)).model(tmp_path, None)) is None
+    with pytest.raises(ArgumentValueError, match="optimize='bfloat16' must be left out: the model is in"):
+        Source(str(tmp_path), optimize="bfloat16", dtype="float64").model(tmp_path, None)
