@@ -80,6 +80,7 @@ def run_the_rest() -> None:
     guessing = minitx.from_config(config, head="causal-lm", seed=0).eval()
     options = {"max_new_tokens": 5, "stop": minitx.Stop(eos=())}
     minitx.generate(guessing, [[5, 6, 5, 6]], minitx.decoding.Lookahead(), **options)
+    minitx.generate(guessing, [[5, 6, 5, 6]], minitx.Greedy(), cache="int8", **options)
     config = {"model_type": "t5", "vocab_size": 99, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1}
     config |= {"num_decoder_layers": 1, "num_heads": 2, "decoder_start_token_id": 0, "pad_token_id": 0}
     biased = minitx.from_config(config, head="seq2seq-lm", seed=0).eval()
