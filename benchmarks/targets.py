@@ -116,7 +116,7 @@ def lines_of(targets: Sequence[Target], rows: Sequence[Row]) -> Iterator[str]:
         value, reason = reached(target, rows)
         place = f"  {target.name:<17}{target.ours:<17}{target.against:<22}{target.least:>5.2f}"
         if value is None:
-            yield f"{place}      -  {reason[:60]}"
+            yield f"{place}\n      {reason}"
         else:
             yield f"{place}{value:>7.2f}  {'reached' if value >= target.least else 'missed'}"
 

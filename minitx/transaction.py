@@ -6,8 +6,7 @@ after it, the next reader or writer completes the moves. The files to replace ar
 programs that know nothing of this find files missing rather than a mixture.
 
 Writers exclude one another by a lock, which the system releases when a process dies. Readers wait while files
-are moved, and lock nothing otherwise: `read_consistently` compares the folder before and after reading, and
-reads again if it has changed.
+are moved, and lock nothing: `read_consistently` reads again if the folder has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -114,11 +113,10 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
 def read_consistently(folder: Path, read: Callable[[], T], *further: Path) -> T:
     """Returns `read()`, called again if files of the folder were replaced meanwhile.
 
-    `read_consistently(folder, lambda: (minitx.load(folder), minitx.load_tokenizer(folder)))` returns a model
-    and its tokenizer, also while another process saves there.
+    With `lambda: (minitx.load(folder), minitx.load_tokenizer(folder))` both are those of one save.
 
     Args:
-        folder: the files of a checkpoint directly in it are watched; others, such as logs, may change.
+        folder: its files of a checkpoint are watched, others may change; a single file is read as it is.
         read: opens and reads files; files that stay open may be replaced afterwards.
         further: folders that are watched too.
 
@@ -127,6 +125,8 @@ def read_consistently(folder: Path, read: Callable[[], T], *further: Path) -> T:
     """
     if further:
         return read_consistently(folder, lambda: read_consistently(further[0], read, *further[1:]))
+    if folder.is_file():
+        return read()
     for _ in range(_ATTEMPTS):
         recover(folder)
         before = _signature(folder)

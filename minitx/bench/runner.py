@@ -163,8 +163,9 @@ class Runner:
         return Peaks.median(measured) if measured else None
 
     def _warm(self, workload: Workload, lane: _Lane, inputs: list[Any]) -> float:
-        """Returns the seconds of a second call, where that is short; the first may have compiled."""
-        return lane.first if lane.first > 1 else timed(lane.engine, self.setup, workload, inputs)[0]
+        """Returns the seconds of a second call, unless the first took long without having compiled."""
+        settled = lane.first > 1 and not lane.engine.compile_seconds
+        return lane.first if settled else timed(lane.engine, self.setup, workload, inputs)[0]
 
     # --- rows --------------------------------------------------------------------------------------
 

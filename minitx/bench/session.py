@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,7 +17,7 @@ from minitx.bench.results.row import Row, Run
 from minitx.bench.roofline import Meter, Peaks
 from minitx.bench.runner import Plan, Runner
 from minitx.bench.workloads import WORKLOADS, Workload
-from minitx.pictures.text import shorten_line
+from minitx.pictures.text import WIDTH
 from minitx.validation import ArgumentValueError, check_dtype, check_integer
 
 ALL = "all"
@@ -153,5 +154,7 @@ def listed() -> tuple[dict[str, Any], str]:
     lines += ["", "models; --model also takes a folder or a checkpoint:"]
     lines += [f"  {name:<16} {SUMMARIES[name]}" for name in CONFIGS]
     lines += ["", "engines (the first that can run is the reference):"]
-    lines += [f"  {name:<22} {shorten_line(text, 54)}" for name, text in engines.items()]
+    for name, text in engines.items():
+        summary = text.replace("`", "")
+        lines += textwrap.wrap(f"  {name:<22} {summary}", WIDTH - 1, subsequent_indent=" " * 25)
     return {"workloads": workloads, "models": SUMMARIES, "engines": engines}, "\n".join(lines)

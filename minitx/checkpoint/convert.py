@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from minitx.checkpoint.files import WEIGHTS, summarize
-from minitx.checkpoint.formats.source import read_place
 from minitx.checkpoint.gguf.header import is_gguf
 from minitx.checkpoint.hub import TEMPLATES, TOKENIZER
 from minitx.checkpoint.load import load
@@ -22,7 +21,7 @@ from minitx.checkpoint.sentence import check_links, module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
 from minitx.models import Model
-from minitx.transaction import transaction
+from minitx.transaction import read_consistently, transaction
 
 LARGEST_COPY = 200_000_000
 
@@ -89,7 +88,7 @@ def convert(
 
     with stack:
         further = {tokenizer, upper_folder(source)} - {source}
-        model, opened, left_out = read_place(source, read, *further)
+        model, opened, left_out = read_consistently(source, read, *further)
         checkpoint: Checkpoint = model.checkpoint
         size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
         with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from minitx.architectures.known_keys import EVERY, known_keys
 from minitx.checkpoint.files import GENERATION
+from minitx.checkpoint.formats.source import has_config, stored_config
 from minitx.checkpoint.hub import fetch
 from minitx.checkpoint.lora.base import base_folder, generation_folder
-from minitx.io import parse_json, read_json
+from minitx.io import parse_json
 from minitx.transaction import read_consistently
 
 # Keys of the table that choose neither how tokens are chosen nor how many: a start token, formats of outputs
@@ -78,9 +79,9 @@ def fetch_settings(
 
     def read() -> StatedSettings | None:
         """Reads the files, all of them of one save."""
-        path, old = generation_folder(folder, base) / GENERATION, base / "config.json"
+        path = generation_folder(folder, base) / GENERATION
         content = path.read_bytes() if path.is_file() else None
-        config = read_json(old) if content is None and old.is_file() else {}
+        config = stored_config(base) if content is None and has_config(base) else {}
         return stated_settings(content, config, folder)
 
     settings = read_consistently(base, read, *{folder} - {base})

@@ -23,7 +23,7 @@ from minitx.checkpoint.build import (
     set_parameter,
 )
 from minitx.checkpoint.files import GENERATION, Tensors
-from minitx.checkpoint.formats.source import open_weights, read_place, stored_config
+from minitx.checkpoint.formats.source import open_weights, stored_config
 from minitx.checkpoint.lora.adapter import Adapter, read_adapter
 from minitx.checkpoint.lora.merge import check_ties, merge
 from minitx.checkpoint.record import Checkpoint
@@ -44,6 +44,7 @@ from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.linear import fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
+from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentValueError,
     check_choice,
@@ -161,7 +162,7 @@ def load(
         return mixed_dtypes(fast_linear(model.set_attention(attention or model.checkpoint.attention)))
 
     with collection_paused():
-        return read_place(base, read, *{folder, upper_folder(base)} - {base})
+        return read_consistently(base, read, *{folder, upper_folder(base)} - {base})
 
 
 def check_head(head: str | None, architecture: Architecture) -> None:

@@ -173,7 +173,8 @@ class _Call:
             top_logprobs=top,
             prefill_chunk=chunk,
             guidance=resolve_guidance(options.get("guidance", guidance), call),
-            prefix=check_prefix(options.get("prefix"), model, embeds),
+            prefix=check_prefix(options.get("prefix"), model, options),
+            cache_dtype=check_choice("cache", options.get("cache"), ("int8", None)) and torch.int8,
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:

@@ -66,6 +66,8 @@ class GenerationOptions(GrammarOptions, total=False):
         prompts (`ClassifierFree`, `ContextAware`), models (`ContrastiveDecoding`, `Experts`, `Ensemble`) or
         layers (`DoLa`), of the text so far (`FSD`), or of a function (`ScoreFunction`).
     prefix: for decoders: a `PrefixCache` of the model, which has the keys and values of earlier prompts.
+    cache: "int8" stores keys and values in 8 bits, for a quarter of float32's memory; the logits change a
+        little. None: in the dtype of the model.
     heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their
         text, so that a prompt may end within a word. The new tokens spell that text in any way and go on.
         `Result.sequences` has all of them, texts begin where the prompt ends. Needs a tokenizer.
@@ -86,6 +88,7 @@ class GenerationOptions(GrammarOptions, total=False):
     inputs_embeds: Sequence[Tensor] | None
     guidance: Guidance | None
     prefix: PrefixCache | None
+    cache: Literal["int8"] | None
     heal: bool
 
 
@@ -111,6 +114,7 @@ class GenerationRequest:
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
         guidance: for sessions of `open_session`; None for none.
         prefix: keys and values of earlier prompts; None for none.
+        cache_dtype: of keys and values; None for that of the model.
         repeated: per prompt, the characters at the beginning of the output that the prompt had; () for 0.
         whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
         run_ahead: the number of steps after which the tokens are read, to see whether rows have ended; see
@@ -134,6 +138,7 @@ class GenerationRequest:
     prefill_chunk: int | None = None
     guidance: ResolvedGuidance | None = None
     prefix: PrefixCache | None = None
+    cache_dtype: torch.dtype | None = None
     repeated: Sequence[int] = ()
     whole_prompts: Sequence[list[int]] = ()
     run_ahead: int = 1

@@ -106,7 +106,7 @@ class DecodingSession:
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
         self._slots, self._time = longest, 0
-        self.cache = model.make_cache(room, spare=self._lookahead)
+        self.cache = model.make_cache(room, spare=self._lookahead, dtype=request.cache_dtype)
         embedder = model.decoder_embedder
         self._room = min(longest, embedder.max_tokens) if embedder.has_position_table else longest
         if request.sources is not None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minitx.checkpoint.formats.source import open_weights, read_place
+from minitx.checkpoint.formats.source import open_weights
 from minitx.checkpoint.lora.base import base_folder
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled
 from minitx.models.sizes import count, num_bytes
 from minitx.pictures.text import human as human
+from minitx.transaction import read_consistently
 from minitx.validation import check_path, check_type
 
 
@@ -107,7 +108,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
         place = model.checkpoint.folder or base_folder(folder)
-        tensors = read_place(place, lambda: open_weights(place))
+        tensors = read_consistently(place, lambda: open_weights(place))
         stored = {name: tensor for name, tensor in tensors.shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,

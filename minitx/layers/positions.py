@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from minitx.config import RelativeBias
+from minitx.config import RelativeBias, StackConfig
 from minitx.layers.embedding import Embedding
 
 
@@ -80,3 +81,10 @@ class RelativePositionBias(Embedding):
         far = exact + (share * (buckets - exact)).long()
         bucket = torch.where(size < exact, size, far.clamp(max=buckets - 1))
         return bucket if self.causal else bucket + (distance > 0) * buckets
+
+
+def relative_biases(config: StackConfig, tables: Sequence[int]) -> nn.ModuleList:
+    """Returns the tables of relative biases of a stack; `tables` has the number of each layer's."""
+    assert isinstance(config.positions, RelativeBias)
+    sizes = config.positions, config.layer.attention.num_attention_heads
+    return nn.ModuleList(RelativePositionBias(*sizes, causal=config.causal) for _ in {*tables})

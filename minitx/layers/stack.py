@@ -16,6 +16,7 @@ from minitx.layers.cache import (
     Cache,
     CrossAttentionCache,
     DynamicCache,
+    Int8Cache,
     LayerCache,
     SlidingWindowCache,
     StaticCache,
@@ -24,7 +25,7 @@ from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.layer import make_layer
 from minitx.layers.masks import causal_window_mask, distances, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.layers.positions import RelativePositionBias, alibi
+from minitx.layers.positions import RelativePositionBias, alibi, relative_biases
 from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
 from minitx.layers.unpadded import Runs, UnpaddedContext
@@ -91,7 +92,7 @@ class Stack(nn.Module):
         )
         self.has_score_bias = isinstance(config.positions, RelativeBias | Alibi)
         if isinstance(config.positions, RelativeBias):
-            self.relative_bias = relative_biases(config, config.positions, self.layer_kinds)
+            self.relative_bias = relative_biases(config, [kind.bias_table for kind in self.layer_kinds])
         has_norm = config.final_norm and layer.norm_placement != "post"
         self.layer_norm = norm(layer.norm if has_norm else None, size)
         self.dropout = dropout(config.final_dropout)
@@ -370,10 +371,14 @@ class Stack(nn.Module):
             positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
         return alibi(self.config.layer.attention.num_attention_heads, positions, hidden.dtype)
 
-    def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
+    def make_cache(
+        self, max_length: int | None = None, spare: int = 0, dtype: torch.dtype | None = None
+    ) -> Cache:
         """Returns an empty cache for this stack; the arguments are those of `DecoderModel.make_cache`."""
 
         def _part(layer_type: str) -> LayerCache:
+            if dtype is not None:
+                return Int8Cache(max_length)
             window = self.config.sliding_window if layer_type == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return SlidingWindowCache(window, window + spare)
@@ -387,12 +392,3 @@ class Stack(nn.Module):
 def make_stack(config: StackConfig) -> nn.Module:
     """Returns the stack of the class that `config.positions` needs."""
     return (DisentangledStack if isinstance(config.positions, Disentangled) else Stack)(config)
-
-
-def relative_biases(
-    config: StackConfig, positions: RelativeBias, kinds: Sequence[LayerKind]
-) -> nn.ModuleList:
-    """Returns the tables of relative biases that these kinds of layers use."""
-    count = len({kind.bias_table for kind in kinds})
-    heads = config.layer.attention.num_attention_heads
-    return nn.ModuleList(RelativePositionBias(positions, heads, causal=config.causal) for _ in range(count))

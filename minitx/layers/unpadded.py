@@ -71,11 +71,11 @@ class UnpaddedContext(AttentionContext):
 
     def attend(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(1, H, N, D), twice (1, K, N, D) -> (1, H, N, D)"""
-        start, mixed = 0, []
-        for run, context in self.parts:
-            end = start + run.number * run.length
-            inputs = (x[0, :, start:end].view(len(x[0]), *run, -1) for x in (query, key, value))
-            output = context.attend(attention, *(x.transpose(0, 1) for x in inputs))
-            mixed.append(output.transpose(1, 2).flatten(0, 1))  # (tokens, H, D)
-            start = end
+        sizes = [run.number * run.length for run, _ in self.parts]
+        columns = zip(*(torch.split(x[0], sizes, dim=1) for x in (query, key, value)), strict=True)
+        mixed = []
+        for (run, context), inputs in zip(self.parts, columns, strict=True):
+            batch = (x.view(x.shape[0], *run, x.shape[2]).transpose(0, 1) for x in inputs)
+            output = context.attend(attention, *batch)  # (number, H, length, D)
+            mixed.append(output.transpose(1, 2).flatten(0, 1))
         return torch.cat(mixed).transpose(0, 1)[None]

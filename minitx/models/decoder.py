@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minitx.habits import explain_arguments
@@ -48,20 +49,26 @@ class CausalModel(Model):
         """
         return original_contexts(self.config.stack.positions)
 
-    def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
+    def make_cache(
+        self, max_length: int | None = None, *, spare: int = 0, dtype: torch.dtype | None = None
+    ) -> Cache:
         """Returns an empty key/value cache, to be passed to `forward` again and again.
 
         Args:
             max_length: number of tokens to allocate, filled in place; None: the cache grows at every step.
             spare: how many tokens `Cache.crop` must be able to remove where layers attend to a window.
+            dtype: torch.int8 stores rounded keys and values, also of layers with a window, which then keep
+                all tokens; those of a cross-attention stay as they are. None: the dtype of the model.
 
         Raises:
-            ArgumentTypeError, ArgumentValueError: not integers, or too small.
+            ArgumentTypeError, ArgumentValueError: not integers, or too small; another dtype.
         """
         if max_length is not None:
             max_length = check_integer("max_length", max_length, 1, hint="or None for a cache that grows")
         spare = check_integer("spare", spare)
-        return self.decoder.make_cache(max_length, spare)
+        if dtype not in (None, torch.int8):
+            raise ArgumentValueError("dtype", dtype, "torch.int8, or None for the dtype of the model")
+        return self.decoder.make_cache(max_length, spare, dtype)
 
     def decode(
         self,

@@ -11,6 +11,7 @@ from minitx.optimize.auto import report, undo_optimize
 from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
 from minitx.optimize.door import CallablePackage
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.graphs.model import cuda_graphs, undo_cuda_graphs
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
@@ -27,6 +28,7 @@ __all__ = [
     "ShortlistTable",
     "bfloat16_is_faster",
     "bfloat16_weights",
+    "cuda_graphs",
     "fast_linear",
     "fuse_projections",
     "mixed_dtypes",
@@ -36,6 +38,7 @@ __all__ = [
     "report",
     "shortlisted",
     "undo_bfloat16_weights",
+    "undo_cuda_graphs",
     "undo_fast_linear",
     "undo_optimize",
     "undo_recompute_layers",

@@ -32,6 +32,18 @@ class HidesModules(InPlaceOf):
         raise NotImplementedError
 
 
+class TracksWeight(InPlaceOf):
+    """Base of projections with a copy of their weight that they use as long as it belongs to the weight."""
+
+    def is_current(self) -> bool:
+        """Whether the copy belongs to the weight as it is."""
+        raise NotImplementedError
+
+    def weight_moved(self) -> None:
+        """Notes that a current weight lies in other memory now, with the same values."""
+        raise NotImplementedError
+
+
 def all_modules(model: nn.Module) -> Iterator[nn.Module]:
     """Yields the modules of a model, and those that passes such as `fuse_projections` keep hidden in them."""
     for module in model.modules():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from minitx.optimize.classes import HidesModules
+from minitx.optimize.classes import HidesModules, TracksWeight
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +145,7 @@ class Joined(HidesModules):
 
     def relink(self) -> None:
         """Makes the parameters views again, after they and the one product were copied or converted alike."""
+        tracked = self.tracking()
         views: list[_View] = []
         for old in self.views:
             whole = None if self.fused is None else self.fused._parameters.get(old.leaf)
@@ -154,13 +155,24 @@ class Joined(HidesModules):
                 return
             views.append(view(old.projection, old.leaf, own, whole, old.row))
         self.views = tuple(views)
+        self.versions = [each.parameter._version for each in views]
+        for module in tracked:
+            module.weight_moved()
+
+    def tracking(self) -> list[TracksWeight]:
+        """Returns the modules with a copy of their weight, such as a quantised one, that belongs to it."""
+        parts = [vars(self)["_modules"][name] for name in self.names]
+        return [m for m in (self.fused, *parts) if isinstance(m, TracksWeight) and m.is_current()]
 
     def separate(self) -> None:
         """Gives each parameter memory of its own again."""
+        tracked = self.tracking()
         with torch.inference_mode(False), torch.no_grad():
             for view in self.views:
                 if view.is_intact():
                     view.parameter.data = view.parameter.detach().clone()
+        for module in tracked:
+            module.weight_moved()
         for name in _STATE:
             vars(self).pop(name, None)
 

@@ -178,6 +178,7 @@ def test_the_public_names() -> None:
     tree = ast.parse((ROOT / "__init__.py").read_text())
     (typed,) = [node for node in tree.body if isinstance(node, ast.If)]  # if TYPE_CHECKING
     imports = [node for node in ast.walk(typed) if isinstance(node, ast.ImportFrom)]
+    imports = [node for node in imports if node.module != "minitx.optimize.door"]  # a package that is called
     assert sorted(alias.name for node in imports for alias in node.names) == minitx.__all__
     for node in imports:
         for alias in node.names:

@@ -71,6 +71,8 @@ def run_the_rest() -> None:
     decoder = minitx.from_config({"model_type": "llama", "vocab_size": 99, **sizes}).eval()
     cache = decoder.make_cache()
     decoder(ids, cache=cache)
+    with torch.no_grad():
+        decoder(ids, cache=decoder.make_cache(4, dtype=torch.int8))
     cache.select(torch.tensor([1, 1]))
     decoder(inputs_embeds=decoder.embedder.word_emb(ids))
     windows = {**sizes, "max_position_embeddings": 32, "num_key_value_heads": 2, "sliding_window": 8}

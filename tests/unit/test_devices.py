@@ -16,6 +16,7 @@ import minitx
 from minitx import Greedy
 from minitx.architectures import architecture
 from minitx.decoding.session import DecodingSession
+from minitx.optimize import mixed_dtypes
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.parity.cases import CASES
 
@@ -78,7 +79,7 @@ def test_experts_at_once_are_those_one_by_one(model_type: str, tokens: int, dtyp
     model = small(model_type, "causal-lm").double()
     if dtype == torch.bfloat16:  # of several dtypes
         model.decoder.layers[0].intermediate.experts.bfloat16()
-        minitx.optimize.mixed_dtypes(model)
+        mixed_dtypes(model)
     mixture = model.decoder.layers[0].intermediate
     hidden = torch.randn(1, tokens, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -215,6 +215,18 @@ def test_convert_writes_weights_and_tokenizer(
 
 
 @pytest.mark.parametrize(
+    "command",
+    ["generate FILE dogs --max-new-tokens 3", "explain FILE dogs", "score FILE dogs", "tokenize FILE dogs"],
+    ids=lambda command: command.split()[0],
+)
+def test_commands_read_a_file(
+    command: str, pieces: sentencepiece.SentencePieceProcessor, file: Callable[..., Path]
+) -> None:
+    path = file("llama", pieces.get_piece_size(), _piece_keys(pieces))
+    assert main(command.replace("FILE", str(path)).split()) == 0
+
+
+@pytest.mark.parametrize(
     ("more", "words"),
     [
         (lambda writer: None, "no tokenizer"),

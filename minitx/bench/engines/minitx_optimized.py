@@ -5,40 +5,45 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+import torch
+
+import minitx
 from minitx.bench.engine import Setup
 from minitx.bench.engines.minitx_plain import Minitx
 from minitx.bench.workloads import Call
-from minitx.optimize import fuse_projections, pack_weights, packed_is_faster, unpadded
-from minitx.optimize.quantize import int4_weights, int8_dynamic, int8_weights
+from minitx.optimize import report
+from minitx.optimize.quantize import int4_weights, int8_weights
 
 
 class MinitxOptimized(Minitx):
-    """minitx with fused, packed and unpadded layers.
+    """minitx after minitx.optimize(model).
 
-    Queries, keys and values are one product; weights are packed where that is faster on this machine;
-    encoders compute no padding.
+    Its version names the passes that were applied.
     """
 
     name: ClassVar[str] = "minitx-optimized"
     calls: ClassVar[frozenset[Call]] = frozenset(("encode", "embed", "prefill", "generate", "sample"))
 
+    def version(self) -> str:
+        """Returns the version of minitx, with the passes of the loaded model."""
+        done = report(self.model) if "model" in vars(self) else None
+        passes = ", ".join(applied.name for applied in done.applied) if done else ""
+        return f"{super().version()} ({passes})" if passes else super().version()
+
     def load(self, setup: Setup) -> None:
         """Loads the checkpoint and applies the passes, whose time is that of a compilation."""
         super().load(setup)
         start = time.perf_counter()
-        self.model = self.optimized(self.model, setup)
+        self.model = self.optimized(self.model)
         self.compile_seconds = time.perf_counter() - start
 
-    def optimized(self, model: Any, setup: Setup) -> Any:
-        """Applies the passes to a model."""
-        model = fuse_projections(model)
-        if setup.device == "cpu" and packed_is_faster(model.dtype):
-            model = pack_weights(model)
-        return unpadded(model) if setup.family == "encoder" else model
+    def optimized(self, model: Any) -> Any:
+        """Applies the passes that pay on this machine."""
+        return minitx.optimize(model, verbose=False)
 
 
 class MinitxInt8(MinitxOptimized):
-    """minitx with int8 products, of weights and inputs."""
+    """minitx after minitx.optimize(model, int8=True)."""
 
     name: ClassVar[str] = "minitx-int8"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
@@ -46,10 +51,23 @@ class MinitxInt8(MinitxOptimized):
     exact: ClassVar[bool] = False
     weight_bytes: ClassVar[float | None] = 1
 
-    def optimized(self, model: Any, setup: Setup) -> Any:
-        """Rounds the weights."""
-        model = int8_dynamic(model)
-        return unpadded(model) if setup.family == "encoder" else model
+    def optimized(self, model: Any) -> Any:
+        """Lets projections multiply integers, and applies the other passes that pay."""
+        return minitx.optimize(model, int8=True, verbose=False)
+
+
+class MinitxBfloat16(MinitxOptimized):
+    """minitx after minitx.optimize(model, dtype=torch.bfloat16)."""
+
+    name: ClassVar[str] = "minitx-bfloat16"
+    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    exact: ClassVar[bool] = False
+    weight_bytes: ClassVar[float | None] = 2
+
+    def optimized(self, model: Any) -> Any:
+        """Lets projections multiply in bfloat16, and applies the other passes that pay."""
+        return minitx.optimize(model, dtype=torch.bfloat16, verbose=False)
 
 
 class MinitxInt8Weights(MinitxInt8):
@@ -57,7 +75,7 @@ class MinitxInt8Weights(MinitxInt8):
 
     name: ClassVar[str] = "minitx-int8-weights"
 
-    def optimized(self, model: Any, setup: Setup) -> Any:
+    def optimized(self, model: Any) -> Any:
         """Rounds the weights."""
         return int8_weights(model)
 
@@ -68,6 +86,6 @@ class MinitxInt4Weights(MinitxInt8):
     name: ClassVar[str] = "minitx-int4-weights"
     weight_bytes: ClassVar[float | None] = 0.625  # with the scale and the zero point of each group
 
-    def optimized(self, model: Any, setup: Setup) -> Any:
+    def optimized(self, model: Any) -> Any:
         """Rounds the weights."""
         return int4_weights(model)

@@ -12,6 +12,7 @@ from minitx.pictures.picture import FAINT, INK, LINE, PALETTE
 
 ACROSS = 2  # panels side by side
 BAR_HEIGHT, HEAD, WIDTH = 0.27, 0.78, 5.4  # inches: a bar, title and axis of a panel, a panel
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # under a number, over the dashed line
 FAR = 2.0  # times the longest bar: bounds beyond it are not drawn
 TOP, BOTTOM, NAMES = 0.62, 0.25, 1.75  # inches: the machine, the lower margin, the names of engines
 
@@ -36,6 +37,8 @@ def draw(run: Run, path: Path) -> None:
     figure = import_figure()(figsize=size, facecolor="white")
     cpu, *_, versions = machine_lines(run.machine)
     figure.text(0.12 / size[0], 1 - 0.2 / size[1], cpu, color=INK, fontsize=9, va="center", weight="bold")
+    bounded = any(row.bound is not None for rows in panels for row in rows)
+    versions += "; dashed: the bound that the machine's own peaks allow" if bounded else ""
     figure.text(0.12 / size[0], 1 - 0.39 / size[1], versions, color=FAINT, fontsize=7.5, va="center")
     top = TOP
     for line, height in zip(lines, heights, strict=True):
@@ -66,11 +69,11 @@ def _panel(axes: Any, rows: list[Row], colors: dict[str, str]) -> None:
         ratio = "" if row.ratio is None or row is rows[0] else f"  {row.ratio:.2f}x"
         text = f"{figure_text(figure)}{ratio}"
         start = max(figure, row.high or 0.0) + 0.015 * limit
-        axes.text(start, place, text, va="center", fontsize=8, color=INK, zorder=4)
+        axes.text(start, place, text, va="center", fontsize=8, color=INK, zorder=4, bbox=WHITE)
         if row.bound is not None and row.bound < limit:
             ends_of_line = [place - 0.5, place + 0.5]
             axes.plot([row.bound] * 2, ends_of_line, color=FAINT, lw=1.1, ls=(0, (3, 2)), zorder=3)
-    _describe(axes, rows[0], bounded=any(bound < limit for bound in bounds))
+    _describe(axes, rows[0])
     axes.set_yticks(places, [row.engine for row in rows], fontsize=8, color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, limit)
@@ -82,11 +85,12 @@ def _panel(axes: Any, rows: list[Row], colors: dict[str, str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _describe(axes: Any, row: Row, *, bounded: bool) -> None:
-    """Writes the title of a panel, and its unit below."""
-    note = "; dashed: bound of the machine" if bounded else ""
+def _describe(axes: Any, row: Row) -> None:
+    """Writes the title of a panel, with the unit below, at the left edge of the names."""
     better = "less is better" if row.unit == "ms" else "more is better"
     title = f"{row.workload}, {row.model}, {row.dtype}"
-    axes.set_title(title, fontsize=9, color=INK, loc="left", pad=14, weight="bold")
-    text = f"{row.summary}; {row.unit}, {better}{note}"
-    axes.text(0, 1, text, transform=axes.transAxes, fontsize=7, color=FAINT, va="bottom")
+    left = -(NAMES - 0.12) / (WIDTH - NAMES - 0.55)
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(title, (left, 1), (0, 17), **place, fontsize=9, color=INK, weight="bold", va="bottom")
+    text = f"{row.summary}; {row.unit}, {better}"
+    axes.annotate(text, (left, 1), (0, 5), **place, fontsize=7.5, color=FAINT, va="bottom")

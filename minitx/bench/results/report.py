@@ -10,6 +10,7 @@ from minitx.bench.results.row import Row, Run
 from minitx.pictures.text import WIDTH, human
 
 Colored = Callable[[str, str], str]  # of a text and the kind of its verdict
+DISTANT = 1e-3  # distance of logits that is shown beside the same tokens
 BAR = 6  # characters of the longest bar
 _INDENT = " " * 6
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -52,7 +53,8 @@ def details(row: Row) -> list[str]:
     if kind == "tie":
         parts.append(f"tokens part at {at}, at a tie ({verdict['margin']:.1e})")
     elif kind == "differs" and "agreement" in verdict:
-        parts.append(f"{verdict['agreement']:.1%} of the tokens agree" + (f", until {at}" if at else ""))
+        until = f" until the first difference of their row, first at {at}" if at else ""
+        parts.append(f"{verdict['agreement']:.0%} of the tokens agree{until}")
     elif kind == "wrong" and at:
         parts.append(f"the first difference is at {at}")
     if "note" in verdict:
@@ -102,10 +104,10 @@ def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> st
         kind = str(row.verdict.get("kind", ""))
         answer = {"wrong": "WRONG", "not compared": "-"}.get(kind, kind)
         lines.append(f"  {row.engine:<22}{_cells_of(row, best)}  {colored(answer, kind)}")
-        if kind not in ("reference", "same", "not compared"):
-            lines += textwrap.wrap(
-                verdict_text(row), WIDTH - 1, initial_indent=_INDENT, subsequent_indent=_INDENT
-            )
+        far = row.verdict.get("distance", 0.0) > DISTANT
+        if kind not in ("reference", "same", "not compared") or far:
+            found = "; ".join(details(row))
+            lines += textwrap.wrap(found, WIDTH - 1, initial_indent=_INDENT, subsequent_indent=_INDENT)
         if row.compile_seconds >= 0.1:
             lines.append(f"{_INDENT}compiled in {row.compile_seconds:.1f} s, which the figure leaves out")
     return "\n".join(lines)

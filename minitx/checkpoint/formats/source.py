@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from minitx.checkpoint.files import Tensors, open_folder
 from minitx.checkpoint.formats.torchao import TorchaoTensors, with_torchao
@@ -12,10 +11,7 @@ from minitx.checkpoint.gguf.checkpoint import gguf_config, gguf_tensors
 from minitx.checkpoint.gguf.header import is_gguf
 from minitx.checkpoint.sentence import check_links, first_module
 from minitx.io import read_json
-from minitx.transaction import read_consistently
 from minitx.validation import warn
-
-T = TypeVar("T")
 
 
 def has_config(place: Path) -> bool:
@@ -64,15 +60,3 @@ def open_weights(place: Path, *, mapped: bool = True) -> Tensors:
     if isinstance(tensors, TorchaoTensors) and any(w.activations for w in tensors.quantized.values()):
         warn(f"{place}: torchao quantises the inputs of the projections too; here only weights are rounded.")
     return tensors
-
-
-def read_place(place: Path, read: Callable[[], T], *further: Path) -> T:
-    """Returns `read()`, called again if files of the folder were replaced meanwhile; a GGUF file is one file.
-
-    Args:
-        place: folder or GGUF file.
-        read: opens and reads files.
-        further: folders that are watched too.
-    """
-    folders = [folder for folder in (place, *further) if not is_gguf(folder)]
-    return read_consistently(folders[0], read, *folders[1:]) if folders else read()

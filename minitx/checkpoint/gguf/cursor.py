@@ -12,7 +12,7 @@ from typing import Any
 # Type of a value -> its format, little-endian
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 BOOL, TEXT, LIST = 7, 8, 9
-_LENGTH = struct.calcsize("<Q")
+_LENGTH = struct.Struct("<Q")
 
 
 class Cursor:
@@ -81,15 +81,25 @@ class Cursor:
         inner, count = self.number("I", what), self.number("Q", what)
         if inner not in NUMBERS and inner != TEXT:
             raise ValueError(f"{self.path}: {what} is a list of type {inner}; expected numbers or texts.")
-        least = _LENGTH if inner == TEXT else struct.calcsize(NUMBERS[inner])
+        least = _LENGTH.size if inner == TEXT else struct.calcsize(NUMBERS[inner])
         if count * least > self.left:
             self.skip(count * least, f"{what}, a list of {count} values,")
         begin = self.at
         if inner != TEXT:
             self.skip(count * least, what)
-        for _ in range(count if inner == TEXT else 0):
-            self.skip(self.number("Q", what), what)
+        else:
+            self._skip_texts(count, what)
         return Values(self, what, inner, count, begin)
+
+    def _skip_texts(self, count: int, what: str) -> None:
+        """Moves past texts, of which a vocabulary has hundreds of thousands."""
+        data, at, last = self.data, self.at, len(self.data) - _LENGTH.size
+        for _ in range(count):
+            if at > last:  # no room for a length
+                at = len(data) + 1
+                break
+            at += _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+        self.skip(at - self.at, what)
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minitx.layers.cache import Cache, CrossAttentionCache, DynamicCache, LayerCache, StaticCache
+from minitx.layers.cache import Cache, CrossAttentionCache, DynamicCache, Int8Cache, LayerCache, StaticCache
 from minitx.models.decoder import CausalModel
 
 # Slots beyond the longest row. Once in so many steps all rows are moved back to the left.
 SPARE = 128
 
 
-def growing_cache(model: CausalModel) -> Cache:
-    """Returns an empty cache for a prefill, whose layers keep all tokens, those outside of a window too."""
-    steps = model.decoder.layer_order
+def growing_cache(model: CausalModel, dtype: torch.dtype | None) -> Cache:
+    """Returns an empty cache for a prefill, whose layers keep all tokens, those outside of a window too.
+
+    Args:
+        model: that runs it.
+        dtype: as for `make_cache`.
+    """
+    steps, kind = model.decoder.layer_order, DynamicCache if dtype is None else Int8Cache
     cross = [CrossAttentionCache() for _ in steps] if model.config.stack.layer.cross_attention else []
-    return Cache([DynamicCache() for _ in steps], cross)
+    return Cache([kind() for _ in steps], cross)
 
 
 class RowsCache:
@@ -43,6 +48,7 @@ class RowsCache:
         longest_prompt: the most tokens with which a row joins.
         longest: the most tokens that a row gets.
         longest_source: S, the most tokens of an encoder input; 0 without an encoder.
+        dtype: of keys and values; None for the model's.
 
     Attributes:
         cache: for the forwards; `advance` after each.
@@ -51,16 +57,23 @@ class RowsCache:
     """
 
     def __init__(
-        self, model: CausalModel, rows: int, longest_prompt: int, longest: int, longest_source: int = 0
+        self,
+        model: CausalModel,
+        rows: int,
+        longest_prompt: int,
+        longest: int,
+        longest_source: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.cache = growing_cache(model)
-        self.cache.layers = [StaticCache(longest) for _ in self.cache.layers]
+        self.cache = growing_cache(model, dtype)
+        kind = StaticCache if dtype is None else Int8Cache
+        self.cache.layers = [kind(longest) for _ in self.cache.layers]
         self.lengths: list[int] = []
         self.sources: list[int] = []
         self._rows, self._slots = rows, longest + SPARE
         self._longest_prompt, self._longest_source = longest_prompt, longest_source
         self._end = longest_prompt  # the slot after the last token of every row
-        self._buffers: list[list[Tensor]] = []  # per layer keys and values, (R, K, slots, D)
+        self._buffers: list[list[Tensor]] = []  # per layer keys, values and scales, (R, K, slots, D or 1)
         self._cross: list[list[Tensor]] = []  # (R, K, S, D)
 
     def join(self, prefill: Cache, lengths: Sequence[int], sources: Sequence[int] = ()) -> None:
@@ -130,25 +143,25 @@ class RowsCache:
 
     def _allocate(self, part: LayerCache | CrossAttentionCache, slots: int) -> list[Tensor]:
         """Returns room for the keys and values of all rows; zeros, since masked values must be finite."""
-        assert part.key is not None
-        assert part.value is not None
-        return [x.new_zeros((self._rows, x.shape[1], slots, x.shape[3])) for x in (part.key, part.value)]
+        tensors: list[Tensor] = [getattr(part, name) for name in part.tensors]
+        return [x.new_zeros((self._rows, x.shape[1], slots, x.shape[3])) for x in tensors]
 
     def _write(self, prefill: Cache, number: int, row: int, length: int) -> None:
         """Copies the last `length` tokens of a row of a prefill to a row of the buffers."""
         start = prefill.length - length
         for layer, buffers in zip(prefill.layers, self._buffers, strict=True):
-            for buffer, new in zip(buffers, (layer.key, layer.value), strict=True):
-                assert new is not None
-                buffer[row, :, self._end - length : self._end] = new[number, :, start : prefill.length]
+            for name, buffer in zip(layer.tensors, buffers, strict=True):
+                new = getattr(layer, name)[number, :, start : prefill.length]
+                buffer[row, :, self._end - length : self._end] = new
 
     def _view(self) -> None:
         """Lets the cache view the rows and slots in use."""
         count, cache, length = len(self.lengths), self.cache, max(self.lengths, default=0)
         start = self._end - length
         for layer, buffers in zip(cache.layers, self._buffers, strict=True):
-            assert isinstance(layer, StaticCache)
-            layer.key, layer.value = (buffer[:count, :, start:] for buffer in buffers)
+            assert isinstance(layer, StaticCache | Int8Cache)
+            for name, buffer in zip(layer.tensors, buffers, strict=True):
+                setattr(layer, name, buffer[:count, :, start:])
             layer.max_length = self._slots - start
         cache.length = cache.high_water_mark = length
         device = self._buffers[0][0].device

@@ -75,7 +75,7 @@ class RunningRows:
         self._longrope_limit = model.original_contexts.get("longrope")
         limit = self._longrope_limit or 0
         longest_prompt = max(prompt, limit + 1) if prompt <= limit < width else prompt
-        self._cache = RowsCache(model, rows, longest_prompt, width, self._source)
+        self._cache = RowsCache(model, rows, longest_prompt, width, self._source, request.cache_dtype)
         self._width = width
         limits = {j.max_new_tokens for j in jobs}
         self._limit = limits.pop() if len(limits) == 1 else None  # None: one per row
@@ -101,7 +101,7 @@ class RunningRows:
         """Runs the model over prompts, padded as one batch, and adds their rows."""
         prompts = {job.prompt: job for job in jobs}  # samples of one prompt share its prefill
         first = list(prompts.values())
-        cache, logits = growing_cache(self.model), None
+        cache, logits = growing_cache(self.model, self.request.cache_dtype), None
         if first[0].source is not None:
             assert isinstance(self.model, EncoderDecoderModel)
             self.model.encode_into(cache, *pad_sources(self.model, [job.source or [] for job in first]))
@@ -194,7 +194,7 @@ class RunningRows:
         """Runs all tokens of a row in an empty cache."""
         length = self._cache.lengths[row]
         batch = pad_rows(self.model, [self._context.tokens[row, :length].tolist()])
-        cache = growing_cache(self.model)
+        cache = growing_cache(self.model, self.request.cache_dtype)
         self._cache.copy_source(row, cache)
         self._logits[row] = self._prefill(batch, cache, [self.jobs[row]])[0]
         self._cache.replace(row, cache, length)

@@ -5,7 +5,7 @@ B rows, T tokens of the longest row, K heads, D features of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from minitx.decoding.parameters import check_size
 from minitx.decoding.prefix.tree import PrefixTree
 from minitx.decoding.prompts import PaddedBatch
-from minitx.layers.cache import Cache, DynamicCache
+from minitx.layers.cache import Cache, DynamicCache, StaticCache
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
 from minitx.validation import ArgumentValueError, check_type
@@ -178,7 +178,7 @@ def remember(prefix: PrefixCache | None, session: Any) -> None:
     cache = vars(session).get("cache")
     if prefix is None or cache is None or scope_of(session.model) or not cache.length:
         return
-    if any(not isinstance(layer, DynamicCache) for layer in cache.layers):
+    if any(type(layer) not in (DynamicCache, StaticCache) for layer in cache.layers):
         return
     sizes = session.context.prompt_length.tolist()
     for number, (tokens, size) in enumerate(zip(session.history.rows(), sizes, strict=True)):
@@ -187,19 +187,21 @@ def remember(prefix: PrefixCache | None, session: Any) -> None:
             prefix.add(tokens[:count], cache, number)
 
 
-def check_prefix(prefix: Any, model: CausalModel, embeds: Any) -> PrefixCache | None:
+def check_prefix(prefix: Any, model: CausalModel, options: Mapping[str, Any]) -> PrefixCache | None:
     """Checks the argument of a call.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: not a cache, of another model, or with embeddings of tokens.
+        ArgumentTypeError, ArgumentValueError: not a cache, of another model, or with options that
+            exclude it.
     """
     check_type("prefix", prefix, PrefixCache | None, "a PrefixCache", "minitx.PrefixCache(model) makes one")
     if prefix is None:
         return None
     if prefix.model is not model:
         raise ArgumentValueError("prefix", prefix, "of the model of the call", "a cache serves one model")
-    if embeds is not None:
-        raise ArgumentValueError("prefix", prefix, "None with inputs_embeds", "it knows prompts by their ids")
+    for name, hint in (("inputs_embeds", "it knows prompts by their ids"), ("cache", "its keys are exact")):
+        if options.get(name) is not None:
+            raise ArgumentValueError("prefix", prefix, f"None with {name}", hint)
     cached: PrefixCache = prefix
     return cached
 

@@ -1,18 +1,19 @@
 """Keys and values of the tokens that a decoder has processed, so that a decoding step costs one token's work.
 
-A cache is passed to the model and returned; no module keeps one. Each layer has a part of one of three kinds:
+A cache is passed to the model and returned; no module keeps one. Each layer has a part of one of four kinds:
 
     DynamicCache         grows at every step; the simplest
     StaticCache          room for a known number of tokens, filled in place; the fastest
     SlidingWindowCache   a ring buffer, for layers that attend to a window of the last tokens only
+    Int8Cache            either of the first two in 8 bits; its keys and values are rounded
 
 A layer with cross-attention has a `CrossAttentionCache` beside it: keys and values of the encoder output.
 
 Only `Cache.length` defines how many positions are valid. A forward that fails half-way has stored tokens
 after that, and the next one overwrites them, unless a ring buffer has lost tokens that it needs, which is an
-error; cropping only makes the number smaller. Gradients flow through all three kinds. While they are recorded
-(outside of no_grad and inference_mode), the last two copy their tensors before storing, since a backward may
-need the old values.
+error; cropping only makes the number smaller. Gradients flow through the first three kinds. While they are
+recorded (outside of no_grad and inference_mode), the second and third copy their tensors before storing,
+since a backward may need the old values.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from minitx.layers.cache.cross_attention import CrossAttentionCache
-from minitx.layers.cache.kv import LayerCache, SlidingWindowCache, StaticCache
+from minitx.layers.cache.kv import LayerCache, SlidingWindowCache
 from minitx.validation import (
     ArgumentValueError,
     check_indices,
@@ -309,13 +310,12 @@ def _source_indices(rows: Tensor, per_source: int) -> Tensor:
 
 def _keep(layer: LayerCache, slots: Tensor, first: int) -> None:
     """Moves the tokens at `slots` (B, N) to the places from `first` on."""
-    assert layer.key is not None
-    assert layer.value is not None
     end = first + slots.shape[1]
-    for name, stored in (("key", layer.key), ("value", layer.value)):
+    for name in layer.tensors:
+        stored: Tensor = getattr(layer, name)
         index = slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3])
         chosen = stored.gather(2, index)
-        if isinstance(layer, StaticCache):
+        if getattr(layer, "max_length", None) is not None:
             stored[:, :, first:end] = chosen
         else:
             setattr(layer, name, torch.cat((stored[:, :, :first], chosen), dim=2))
@@ -333,15 +333,20 @@ def _select(
         rows: (N,) long.
         length: number of valid tokens; None: all slots.
     """
-    scratch: Tensor | None = None
+    scratches: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
     for part in parts:
         if part.key is None or part.value is None:
             continue
-        if not (torch.is_inference_mode_enabled() and part.key.is_inference() and len(rows) == len(part.key)):
-            part.key, part.value = (x.index_select(0, rows) for x in (part.key, part.value))
-            continue
-        for stored in (part.key, part.value):
-            if scratch is None or (scratch.shape, scratch.dtype) != (stored.shape, stored.dtype):
-                scratch = torch.empty_like(stored)
+        in_place = (
+            torch.is_inference_mode_enabled() and part.key.is_inference() and len(rows) == len(part.key)
+        )
+        for name in part.tensors:
+            stored: Tensor = getattr(part, name)
+            if not in_place:
+                setattr(part, name, stored.index_select(0, rows))
+                continue
+            if (kind := (stored.shape, stored.dtype)) not in scratches:
+                scratches[kind] = torch.empty_like(stored)
+            scratch = scratches[kind]
             valid, moved = stored[:, :, :length], scratch[:, :, :length]
             valid.copy_(torch.index_select(valid, 0, rows, out=moved))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ class CrossAttentionCache:
     It has one row per source: all beams and samples of a source share that row.
     """
 
+    tensors: ClassVar[tuple[str, ...]] = ("key", "value")
     key: Tensor | None = None  # (B', K, S', D)
     value: Tensor | None = None
 

@@ -7,7 +7,7 @@ so none of the three clears its tensors; later positions are overwritten.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 class LayerCache(Protocol):
     """Key/value cache of one layer."""
 
+    tensors: ClassVar[tuple[str, ...]]  # names of the attributes that hold (B, K, slots, ...)
     key: Tensor | None  # (B, K, slots, D)
     value: Tensor | None
 
@@ -122,6 +123,8 @@ def writable(stored: Tensor) -> Tensor:
 class DynamicCache:
     """Keys and values of exactly the tokens so far; every step makes longer tensors."""
 
+    tensors: ClassVar[tuple[str, ...]] = ("key", "value")
+
     def __init__(self) -> None:
         self.key: Tensor | None = None
         self.value: Tensor | None = None
@@ -200,6 +203,8 @@ class SlidingWindowCache:
         window: number of keys that a query attends to, itself included.
         size: number of slots, at least `window`; the difference is how far `Cache.crop` can go back.
     """
+
+    tensors: ClassVar[tuple[str, ...]] = ("key", "value")
 
     def __init__(self, window: int, size: int) -> None:
         self.window = window

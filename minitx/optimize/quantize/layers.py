@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize.classes import InPlaceOf
+from minitx.optimize.classes import TracksWeight
 from minitx.optimize.quantize.products import int8_linear
 from minitx.optimize.quantize.weight_only import int4_weight_linear, int8_weight_linear
 from minitx.validation import ArgumentValueError
@@ -44,7 +44,7 @@ def source_of(weight: Tensor) -> tuple[Any, ...]:
     return weight.data_ptr(), version, weight.dtype
 
 
-class Quantized(InPlaceOf, nn.Module):
+class Quantized(TracksWeight, nn.Module):
     """Base of quantised projections; they print as the class that they take the place of."""
 
     quantized_from: Origin
@@ -63,10 +63,19 @@ class Quantized(InPlaceOf, nn.Module):
             expected = "one without quantised projections where gradients are recorded"
             hint = "run it in torch.inference_mode(), or undo_quantization(model) before training"
             raise ArgumentValueError("model", self, expected, hint)
-        if not torch.compiler.is_compiling() and self.quantized_from.source != source_of(weight):
+        if not (torch.compiler.is_compiling() or self.quantized_from.source == source_of(weight)):
             expected = "the one that was quantised, in its dtype and on its device"
             raise ArgumentValueError("weight", weight, expected, _AGAIN)
         return weight.dtype
+
+    def is_current(self) -> bool:
+        """Whether the integers belong to the weight as it is."""
+        return self.quantized_from.source == source_of(cast(Tensor, self._parameters["weight"]))
+
+    def weight_moved(self) -> None:
+        """Notes that a current weight lies in other memory now, with the same values."""
+        source = source_of(cast(Tensor, self._parameters["weight"]))
+        self.quantized_from = replace(self.quantized_from, source=source)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts the parameters alone, as `to` and `half` do: the scales have the dtype of the kernel."""
@@ -77,14 +86,15 @@ class Quantized(InPlaceOf, nn.Module):
             self._buffers.update(kept)
 
     def __getstate__(self) -> dict[str, Any]:
-        weight = cast(Tensor, self._parameters["weight"])
-        return {**vars(self), "_is_current": self.quantized_from.source == source_of(weight)}
+        return {**vars(self), "_is_current": self.is_current()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         is_current = state.pop("_is_current")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        source = source_of(cast(Tensor, self._parameters["weight"])) if is_current else ()
-        self.quantized_from = replace(self.quantized_from, source=source)
+        if is_current:
+            self.weight_moved()
+        else:
+            self.quantized_from = replace(self.quantized_from, source=())
 
 
 class Int8Linear(Quantized, nn.Linear):

@@ -54,9 +54,7 @@ def int_product(x: Tensor, weight: Tensor) -> Tensor:
 
     For a few rows and a large weight, products of single rows may be faster; they are the same.
     """
-    if values_unavailable(x) or is_transformed():
-        return torch._int_mm(x, weight)
-    if len(x) in FEW and weight.numel() >= LARGE:
+    if weight.numel() >= LARGE and not values_unavailable(x) and len(x) in FEW and not is_transformed():
         key = (len(x), *weight.shape, torch.get_num_threads())
         if key not in _ROW_BY_ROW:
             with _MEASURING:

@@ -14,7 +14,7 @@ from minitx.optimize.quantize import layers
 from minitx.optimize.quantize.products import quantize_rows
 from minitx.optimize.quantize.weight_only import BLOCK, pack_int4, quantize_int4, quantize_int8
 
-_PART = 2**21  # numbers of a weight that are quantised at a time
+_PART = 2**15 - 1  # numbers of a weight that are quantised at a time: a part below PyTorch's for threads
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Scheme:
         quantize: (outputs, inputs) -> the two buffers of a weight, and the squared error of each output.
         divisor: of the inputs of a weight that can be taken.
         transposed: whether the first buffer is kept as (inputs, outputs), in the same order in memory.
+        outputs_apart: whether each output has a row of the buffers, and not a place in a block of several.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Scheme:
     quantize: Callable[[Tensor], Sequence[Tensor]]
     divisor: int = 1
     transposed: bool = False
+    outputs_apart: bool = True
 
     def target(self, kind: type[nn.Module]) -> type[layers.Quantized]:
         """Returns the class for a class of projections."""
@@ -67,13 +69,13 @@ def int4_weights_scheme(group_size: int) -> Scheme:
         return *pack_int4(*numbers), error
 
     kinds = (layers.Int4WeightLinear, layers.Int4WeightExpertsLinear)
-    return Scheme("int4_weights", *kinds, _quantize, divisor=group_size)
+    return Scheme("int4_weights", *kinds, _quantize, divisor=group_size, outputs_apart=False)
 
 
-def in_parts(function: Callable[[Tensor], tuple[Tensor, ...]], weight: Tensor) -> tuple[Tensor, ...]:
-    """Returns what a function of rows returns of all rows, a part of the rows at a time.
+def in_parts(function: Callable[[Tensor], Sequence[Tensor]], weight: Tensor) -> tuple[Tensor, ...]:
+    """Returns what a function of rows returns of all rows, a few rows at a time.
 
-    Its temporary tensors then take little memory.
+    Its temporary tensors then stay in the cache of a core.
 
     Args:
         function: (rows, columns) -> tensors (rows, ...).
@@ -86,8 +88,31 @@ def in_parts(function: Callable[[Tensor], tuple[Tensor, ...]], weight: Tensor) -
     return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
 
-def quantized(scheme: Scheme, weight: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Returns the buffers of a weight and its relative error.
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """The buffers of a weight, or of some of its outputs.
+
+    Attributes:
+        integers: the first buffer.
+        scales: the second.
+        errors: squared error of each output, (outputs) or (experts, outputs).
+        squares: squared norm of each output, likewise.
+    """
+
+    integers: Tensor
+    scales: Tensor
+    errors: Tensor
+    squares: Tensor
+
+    @property
+    def error(self) -> float:
+        """The relative error: norm(W - quantised W) / norm(W)."""
+        total = float(self.squares.sum(dtype=torch.float64))
+        return float((self.errors.sum(dtype=torch.float64) / total).sqrt()) if total else 0.0
+
+
+def quantized(scheme: Scheme, weight: Tensor) -> QuantizedWeight:
+    """Returns the buffers of a weight.
 
     Args:
         scheme: how to quantise.
@@ -96,12 +121,33 @@ def quantized(scheme: Scheme, weight: Tensor) -> tuple[Tensor, Tensor, float]:
     Raises:
         FloatingPointError: the weight has values that are not finite.
     """
-    matrices = [weight] if weight.dim() == 2 else [*weight]
-    parts = [scheme.quantize(matrix) for matrix in matrices]
-    error = sum(float(part[2].sum(dtype=torch.float64)) for part in parts)
-    total = sum(float(matrix.float().square().sum(dtype=torch.float64)) for matrix in matrices)
-    if total - total != 0:
+    squares = torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32).square()
+    if not squares.isfinite().all():
         raise FloatingPointError
-    first, second = ([part[i] for part in parts] for i in (0, 1))
-    integers, scales = (each[0] if weight.dim() == 2 else torch.stack(each) for each in (first, second))
-    return integers.mT if scheme.transposed else integers, scales, (error / total) ** 0.5 if total else 0.0
+    if weight.dim() == 2:
+        integers, scales, errors = scheme.quantize(weight)
+    else:
+        parts = [scheme.quantize(matrix) for matrix in weight]
+        integers, scales, errors = (torch.stack(each) for each in zip(*parts, strict=True))
+    return QuantizedWeight(integers.mT if scheme.transposed else integers, scales, errors, squares)
+
+
+def some_outputs(scheme: Scheme, whole: QuantizedWeight, start: int, weight: Tensor) -> QuantizedWeight:
+    """Returns the buffers of some outputs of a quantised weight: views where the kernel's order permits it.
+
+    Args:
+        scheme: how the weight was quantised.
+        whole: its buffers.
+        start: the first output.
+        weight: (outputs, inputs), of these outputs.
+    """
+    rows = slice(start, start + len(weight))
+    errors, squares = whole.errors[rows], whole.squares[rows]
+    if scheme.transposed:
+        return QuantizedWeight(whole.integers[:, rows], whole.scales[rows], errors, squares)
+    if scheme.outputs_apart:
+        return QuantizedWeight(whole.integers[rows], whole.scales[rows], errors, squares)
+    own = quantized(scheme, weight)
+    view = whole.integers[rows]
+    integers = view if torch.equal(view, own.integers) else own.integers
+    return QuantizedWeight(integers, own.scales, errors, squares)

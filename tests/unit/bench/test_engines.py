@@ -332,6 +332,14 @@ def test_what_an_engine_does_not_run(
     assert said.startswith(reason)
 
 
+def test_a_cpu_needs_a_compiler(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    engine = make_engine("transformers-compiled")
+    reason = engine.reason(setup_of(folders, "gpt2"), WORKLOADS["decode"])
+    assert reason == "torch.compile needs a C++ compiler, such as g++"
+
+
 def reason_of(name: str, folder: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch) -> str | None:
     """The reason on a machine that has all packages."""
     monkeypatch.setattr(engines, "installed", lambda _: True)

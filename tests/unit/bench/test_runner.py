@@ -269,3 +269,19 @@ def test_programs_print_the_first_token(name: str, folder: Path, capsys: pytest.
     printed = int(capsys.readouterr().out)
     engine.load(setup)
     assert engine.generate([[1, 2, 3]], 1) == [[printed]]
+
+
+@pytest.mark.parametrize("name", ["minitx-optimized", "minitx-int8", "minitx-bfloat16"])
+def test_optimized_engines_name_their_passes(name: str) -> None:
+    setup = Setup(model_folder("minitx/tiny-decoder"), "decoder", threads=1)
+    engine = make_engine(name)
+    assert engine.version() == f"minitx {minitx.__version__}"
+    try:
+        engine.load(setup)
+    except ArgumentError as refused:
+        if name == "minitx-optimized" or "processor" not in str(refused):
+            raise
+        return
+    assert "fuse_projections" in engine.version()
+    assert engine.compile_seconds > 0
+    assert len(engine.generate([[1, 2, 3]], 4)[0]) == 4

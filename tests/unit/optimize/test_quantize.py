@@ -21,9 +21,10 @@ from torch import Tensor, nn
 import minitx
 from minitx.inspect import record
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize import fast_linear, pack_weights
+from minitx.optimize import fast_linear, fuse_projections, pack_weights, unfuse_projections
 from minitx.optimize.packed import PackedLinear
 from minitx.optimize.quantize import (
+    apply,
     int4_weights,
     int8_dynamic,
     int8_is_faster,
@@ -49,6 +50,16 @@ MIXTRAL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "num_local_experts": 4,
+    "max_position_embeddings": 64,
+}
+MISTRAL = {
+    "model_type": "mistral",
+    "vocab_size": 600,
+    "hidden_size": 128,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
 PASSES: dict[str, Callable[..., Any]] = {
@@ -365,8 +376,10 @@ def test_hooks_and_taps(model: Any, quantize: Callable[..., Any]) -> None:
 def test_compiled_in_place(quantize: Callable[..., Any]) -> None:
     model = minitx.from_config(GPT2, head="causal-lm", seed=3).eval()
     expected = logits(quantize(model))
-    model.compile(backend="eager")
+    torch._dynamo.reset()
+    model.compile(backend="eager", dynamic=True)
     assert torch.equal(logits(model), expected)
+    assert torch.allclose(logits(model, IDS[:1, :3]), expected[:1, :3], atol=1e-4)
 
 
 def test_lora_is_trained_beside_and_merged(tmp_path: Path) -> None:
@@ -378,6 +391,83 @@ def test_lora_is_trained_beside_and_merged(tmp_path: Path) -> None:
     merge_lora(model)
     undo_quantization(model)
     assert torch.allclose(logits(model), before, atol=1e-5)
+
+
+# --- one product of several projections -----------------------------------------------------------------
+
+
+@pytest.fixture(params=[GPT2, MISTRAL], ids=["gpt2", "mistral"])
+def fused(request: pytest.FixtureRequest) -> Any:
+    return fuse_projections(minitx.from_config(request.param, head="causal-lm", seed=0).eval())
+
+
+def attention(model: Any) -> Any:
+    return model.decoder.layers[0].attention.self_attention
+
+
+def test_one_product_is_quantised_with_its_parts(fused: Any, quantize: Callable[..., Any]) -> None:
+    apart = logits(quantize(unfuse_projections(copy.deepcopy(fused))))
+    quantize(fused)
+    attend, calls = attention(fused), []
+    assert isinstance(attend.fused, Quantized)
+    assert torch.equal(logits(fused), apart)  # each output has the same scale in both
+    attend.fused.register_forward_hook(lambda *_: calls.append("fused"))
+    attend.Q.register_forward_hook(lambda *_: calls.append("Q"))
+    assert torch.equal(logits(fused), apart)
+    assert calls == ["Q"]
+    own, whole = (module.quantized_weight for module in (attend.Q, attend.fused))
+    if quantize is not int4_weights:
+        assert own.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()  # no second copy
+
+
+def test_copies_conversions_and_inverses_of_one_product(
+    fused: Any, quantize: Callable[..., Any], tmp_path: Path
+) -> None:
+    plain = logits(fused)
+    expected = logits(quantize(fused))
+    other = copy.deepcopy(pickle.loads(pickle.dumps(fused)))
+    assert torch.equal(logits(other.float().to("cpu")), expected)
+    assert isinstance(attention(other).fused, Quantized)
+    handle = attention(other).Q.register_forward_hook(lambda *_: None)
+    assert torch.equal(logits(other), expected)  # the parts follow too
+    handle.remove()
+    assert torch.equal(logits(unfuse_projections(other)), expected)
+    assert torch.equal(logits(undo_quantization(fused)), plain)
+    assert type(attention(fused).fused) is type(attention(fused).Q)
+    minitx.save(quantize(fused), tmp_path)
+    assert torch.allclose(logits(minitx.load(tmp_path)), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_stale_part_is_not_used(fused: Any, copied: bool) -> None:
+    int8_dynamic(fused)
+    logits(fused)
+    with torch.no_grad():
+        attention(fused).K.weight.mul_(2)
+    fused = copy.deepcopy(fused) if copied else fused
+    with pytest.raises(ArgumentValueError, match=r"weight=.* must be the one that was quantised"):
+        logits(fused)
+    with pytest.raises(ArgumentValueError, match=r"weight=.* must be the one that was quantised"):
+        logits(unfuse_projections(fused))
+    assert logits(int8_dynamic(undo_quantization(fused))).isfinite().all()
+
+
+def test_weights_of_one_product_can_be_dropped(fused: Any, quantize: Callable[..., Any]) -> None:
+    expected = logits(quantize(copy.deepcopy(fused)))
+    quantize(fused, keep_weights=False)
+    calls: list[str] = []
+    attention(fused).fused.register_forward_hook(lambda *_: calls.append("fused"))
+    assert attention(fused).fused.weight.is_meta
+    for model in (fused, copy.deepcopy(fused), fused.float()):
+        assert torch.equal(logits(model), expected)
+    assert calls
+
+
+def test_a_projection_of_one_product_can_be_skipped(fused: Any) -> None:
+    int8_dynamic(fused, skip=["**.Q"])
+    assert not isinstance(attention(fused).fused, Quantized)
+    assert isinstance(attention(fused).K, Quantized)
+    assert logits(fused).isfinite().all()
 
 
 # --- choice, report, errors ----------------------------------------------------------------------------
@@ -452,7 +542,7 @@ def test_all_or_nothing(model: Any, quantize: Callable[..., Any], monkeypatch: p
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory")
         return schemes.quantized(*arguments)
 
-    monkeypatch.setattr(passes, "quantized", fail)
+    monkeypatch.setattr(apply, "quantized", fail)
     with pytest.raises(MemoryError, match="the model is as before"):
         quantize(model, keep_weights=False)
     assert not any(isinstance(module, Quantized) for module in model.modules())

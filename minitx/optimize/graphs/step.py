@@ -1,0 +1,259 @@
+"""A decoding step over buffers that never change their shape or address, as a CUDA graph needs them.
+
+A plain step attends to slices of the cache that grow by a token at a time. This one attends to all slots, and
+a mask leaves out those that are empty; where the step stands is a number on the device. Its results are those
+of the plain step up to the rounding of other kernels.
+
+B rows, K key heads, S slots, D features of a head, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+from weakref import ReferenceType, ref
+
+import torch
+from torch import Tensor
+
+from minitx.config import RelativeBias
+from minitx.config.model import SLIDING
+from minitx.layers.attention import AttentionContext
+from minitx.layers.cache import Cache, SlidingWindowCache, StaticCache
+from minitx.layers.masks import to_additive_mask
+from minitx.layers.positions import alibi
+from minitx.layers.stack import LayerKind
+
+SLOTS = 256  # the slots of a cache are a multiple of this, so that calls of similar lengths share a step
+
+
+class FixedPart:
+    """Keys and values of one layer, with a slot for the next token that is known to the device alone.
+
+    Args:
+        like: keys or values of the layer, for their shape and dtype: (B, K, slots, D).
+        slots: S.
+        is_ring: the last tokens are kept, token p in slot p % S.
+    """
+
+    def __init__(self, like: Tensor, slots: int, *, is_ring: bool) -> None:
+        shape = (like.shape[0], like.shape[1], slots, like.shape[3])
+        # Zeros, since an empty slot has the weight 0, and 0 times NaN is NaN.
+        self.key, self.value = (like.new_zeros(shape) for _ in range(2))
+        self.slots, self.is_ring = slots, is_ring
+        self.slot: Tensor | None = None
+
+    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        """Stores one token; returns all slots: twice (B, K, 1, D) -> twice (B, K, S, D)."""
+        assert self.slot is not None, "the step sets it"
+        self.key.index_copy_(2, self.slot, key)
+        self.value.index_copy_(2, self.slot, value)
+        return self.key, self.value
+
+    def positions(self, past: Tensor) -> Tensor:
+        """Returns the position of the token in each slot once `past`, (), has been stored; (S,) long.
+
+        It is negative or beyond `past` where a slot is empty.
+        """
+        slots = torch.arange(self.slots, device=past.device)
+        return past - (past - slots) % self.slots if self.is_ring else slots
+
+    def next_slot(self, past: Tensor) -> Tensor:
+        """Returns the slot of the token at position `past`, (): (1,) long."""
+        return (past % self.slots if self.is_ring else past).reshape(1)
+
+
+class StaticStep:
+    """One step of a decoder for a number of rows and of slots; computes it as it is, without a graph.
+
+    Args:
+        model: a decoder with a head.
+        cache: of the first generation that it serves; others of the same sizes may follow.
+        sizes: of `sizes_of`.
+    """
+
+    def __init__(self, model: Any, cache: Cache, sizes: Sequence[int]) -> None:
+        keys = [layer.key for layer in cache.layers]
+        rings = [isinstance(layer, SlidingWindowCache) for layer in cache.layers]
+        self.parts = [
+            FixedPart(key, size, is_ring=is_ring)
+            for key, size, is_ring in zip(keys, sizes, rings, strict=True)
+            if key is not None
+        ]
+        device, batch = self.parts[0].key.device, len(self.parts[0].key)
+        self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        self.position_ids = torch.zeros_like(self.ids)
+        self.past = torch.zeros((), dtype=torch.long, device=device)
+        self.real = torch.ones(batch, max(sizes), dtype=torch.bool, device=device)
+        self.stored: Any = SimpleNamespace(layers=self.parts)  # what a stack reads of a cache
+        self.owner: ReferenceType[Cache] | None = None
+        self.built_for = built_of(model)
+
+    def adopt(self, cache: Cache) -> None:
+        """Moves keys and values of a cache into the buffers; the cache that had them gets copies."""
+        before = None if self.owner is None else self.owner()
+        for layer, part in zip([] if before is None else before.layers, self.parts, strict=False):
+            if layer.key is part.key and before is not cache:
+                layer.key, layer.value = part.key.clone(), part.value.clone()
+        for layer, part in zip(cache.layers, self.parts, strict=True):
+            assert layer.key is not None
+            assert layer.value is not None
+            if layer.key is part.key:
+                continue
+            used = part.slots if part.is_ring else cache.length
+            part.key[:, :, :used] = layer.key[:, :, :used]
+            part.value[:, :, :used] = layer.value[:, :, :used]
+            layer.key, layer.value = part.key, part.value
+        self.owner = ref(cache)
+
+    def holds(self, cache: Cache) -> bool:
+        """Whether keys and values of a cache are in the buffers."""
+        owner = None if self.owner is None else self.owner()
+        return owner is cache and all(
+            layer.key is part.key and layer.value is part.value
+            for layer, part in zip(cache.layers, self.parts, strict=True)
+        )
+
+    def __call__(self, model: Any, ids: Tensor, position_ids: Tensor | None, cache: Cache) -> Any:
+        """Runs a step, and advances the cache.
+
+        Args:
+            model: the one that it was made for.
+            ids: (B, 1).
+            position_ids: (1 or B, 1); None: the number of tokens in the cache.
+            cache: of the rows.
+
+        Returns:
+            A `ModelOutput` with hidden states (B, 1, E) and logits (B, 1, V).
+        """
+        if not self.holds(cache):
+            self.adopt(cache)
+        real = cache.full_mask(None, tuple(ids.shape), ids.device)
+        if real is None:
+            self.real.fill_(True)
+        else:
+            self.real[:, : real.shape[1]] = real
+        self.ids.copy_(ids)
+        self.past.fill_(cache.length)
+        if position_ids is None:
+            self.position_ids.fill_(cache.length)
+        else:
+            self.position_ids.copy_(position_ids.expand_as(self.position_ids))
+        cache.reserve(1)
+        output = self.run(model)
+        cache.advance(real, 1)
+        hidden, logits = output.last_hidden_state.clone(), output.logits.clone()  # the next step writes there
+        return output._replace(last_hidden_state=hidden, logits=logits, cache=cache)
+
+    def run(self, model: Any) -> Any:
+        """Computes the step in the buffers."""
+        return self.compute(model)
+
+    def compute(self, model: Any) -> Any:
+        """Computes hidden states and logits of the tokens in the buffers; stores their keys and values."""
+        stack = model.decoder
+        hidden = model.embedder(self.ids, None, self.position_ids)
+        for part in self.parts:
+            part.slot = part.next_slot(self.past)
+        contexts = {kind: self.context(model, kind, hidden) for kind in {*stack.layer_kinds}}
+        hidden = stack.run_layers(hidden, contexts, self.stored, None, None)
+        if not stack.ends_with_a_layer:
+            hidden = stack.projection(stack.dropout(stack.layer_norm(hidden)))
+        return model.result(hidden, None)
+
+    def context(self, model: Any, kind: LayerKind, hidden: Tensor) -> AttentionContext:
+        """Returns mask and positions for one kind of layer.
+
+        Args:
+            model: the model.
+            kind: of the layer.
+            hidden: (B, 1, E), for its dtype.
+        """
+        stack, past = model.decoder, self.past
+        part = self.parts[stack.layer_kinds.index(kind)]
+        places = part.positions(past)  # (S,)
+        attend = (places >= 0) & (places <= past)
+        if kind.layer_type == SLIDING and stack.config.sliding_window is not None:
+            attend = attend & (places > past - stack.config.sliding_window)
+        attend = attend & self.real[:, places.clamp(min=0, max=self.real.shape[1] - 1)]  # (B, S)
+        mask = attend[:, None, None]
+        if stack.has_score_bias:
+            mask = to_additive_mask(mask, self.score_bias(stack, kind, mask, places, hidden.dtype))
+        rotary = stack.rotary(kind, self.position_ids, hidden.dtype) if kind.uses_rope else None
+        return AttentionContext(mask, rotary=rotary)
+
+    def score_bias(
+        self, stack: Any, kind: LayerKind, attend: Tensor, places: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Returns the position bias of the scores.
+
+        Args:
+            stack: of the model.
+            kind: of the layer.
+            attend: (B, 1, 1, S), True = attend.
+            places: (S,) long, the position of each slot.
+            dtype: of the result.
+
+        Returns:
+            (1 or B, H, 1, S)
+        """
+        if isinstance(stack.config.positions, RelativeBias):
+            bias: Tensor = stack.relative_bias[kind.bias_table].scores(self.past.reshape(1), places)
+            return bias
+        counted = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
+        return alibi(stack.config.layer.attention.num_attention_heads, counted, dtype)
+
+
+class GraphStep(StaticStep):
+    """A step that is recorded as a CUDA graph when it first runs, and replayed from then on."""
+
+    graph: Any = None
+    output: Any = None
+
+    def run(self, model: Any) -> Any:
+        """Replays the step."""
+        if self.graph is None:
+            self.record(model)
+        self.graph.replay()
+        return self.output
+
+    def record(self, model: Any) -> None:
+        """Records the step; runs it before, as the first run of a kernel may allocate or wait.
+
+        To run it again changes nothing: it stores the same keys and values in the same slot.
+        """
+        stream: Any = torch.cuda.Stream(self.ids.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.ids.device))
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self.compute(model)
+        torch.cuda.current_stream(self.ids.device).wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.output = self.compute(model)
+
+
+def sizes_of(cache: Cache) -> tuple[int, ...] | None:
+    """Returns the slots of each layer of a step that can serve a cache; None if no step can."""
+    sizes = []
+    for layer in cache.layers:
+        if layer.key is None or layer.value is None:
+            return None
+        if type(layer) is StaticCache:
+            if cache.length >= layer.max_length:  # the plain step tells so
+                return None
+            sizes.append(-(-layer.max_length // SLOTS) * SLOTS)
+        elif type(layer) is SlidingWindowCache:
+            sizes.append(layer.size)
+        else:
+            return None
+    # Masks are looked up by positions, for which a layer without a window has a slot each.
+    has_all = any(type(layer) is StaticCache for layer in cache.layers)
+    return tuple(sizes) if has_all or cache.mask is None else None
+
+
+def built_of(model: Any) -> tuple[Any, ...]:
+    """Returns what a recorded step depends on: addresses of weights, classes and attention of modules."""
+    weights = tuple((p.data_ptr(), p.dtype) for p in model.parameters())
+    return weights, tuple((type(m), getattr(m, "backend", None)) for m in model.modules())

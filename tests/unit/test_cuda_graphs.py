@@ -1,0 +1,198 @@
+"""The steps of fixed shapes that CUDA graphs record give what plain steps give; run here without graphs."""
+
+from __future__ import annotations
+
+import copy
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+
+import minitx
+from minitx import Beam, Greedy, Sample, Stop
+from minitx.optimize import cuda_graphs, undo_cuda_graphs
+from minitx.optimize.graphs.model import static_steps
+from minitx.optimize.graphs.step import StaticStep
+from minitx.validation import ArgumentTypeError, ArgumentValueError
+from tests.fake_cuda import fake_cuda, on_cuda
+from tests.unit.test_devices import FIRST, small, tasks
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17]]
+DECODERS = [name for name in FIRST if "causal-lm" in tasks(name)]
+
+
+class Counted(StaticStep):
+    """Counts its steps."""
+
+    runs = 0
+
+    def run(self, model: Any) -> Any:
+        Counted.runs += 1
+        return super().run(model)
+
+
+def decoder(model_type: str) -> Any:
+    model = small(model_type, "causal-lm").double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+def both(
+    model: Any,
+    strategy: Any = Greedy(),  # noqa: B008
+    prompts: Any = PROMPTS,
+    **options: Any,
+) -> tuple[Any, Any, int]:
+    """The results of the plain model and of its fixed steps, and the number of these."""
+    options = {"max_new_tokens": 20, "stop": Stop(eos=()), **options}
+    plain = minitx.generate(model, prompts, strategy, **options)
+    static_steps(model, Counted)
+    Counted.runs = 0
+    fixed = minitx.generate(model, prompts, strategy, **options)
+    return plain, fixed, Counted.runs
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_steps_are_those_of_the_plain_model(model_type: str) -> None:
+    """Rows are padded, windows are left, and rings are filled several times."""
+    model = decoder(model_type)
+    if model_type == "mistral":  # with a window in all layers, padded rows take the plain path
+        assert both(decoder(model_type))[2] == 0
+    prompts = PROMPTS[:1] * 2 if model_type == "mistral" else PROMPTS
+    plain, fixed, runs = both(model, prompts=prompts, logprobs="raw", top_logprobs=1)
+    assert runs == 19
+    for a, b in zip(plain, fixed, strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+        torch.testing.assert_close(a.logprobs, b.logprobs, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "more"),
+    [
+        (Sample(top_k=20, repetition_penalty=1.2, mirostat=(5.0, 0.1)), {"seed": 1, "num_samples": 2}),
+        (Beam(num_beams=3), {"num_samples": 2}),
+        (Beam(num_beams=2, early_stopping=True), {"stop": Stop(eos=[*range(20, 60)])}),
+    ],
+    ids=["sample", "beam", "leaving"],
+)
+def test_strategies_are_those_of_the_plain_model(strategy: Any, more: dict[str, Any]) -> None:
+    plain, fixed, runs = both(decoder("llama"), strategy, **more)
+    assert runs > 0
+    for a, b in zip(plain, fixed, strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt_oss", "bloom", "mixtral"])
+def test_a_step_can_be_recorded(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a graph is recorded, nothing may be read or copied from the CPU."""
+    model = static_steps(small(model_type, "causal-lm"), StaticStep)
+    monkeypatch.setattr(import_module("minitx.optimize.graphs.step"), "built_of", lambda model: ())
+    reading, compute, computed = import_module("minitx.decoding.loop"), StaticStep.compute, []
+    monkeypatch.setattr(reading, "read", lambda tensors: [[3] * len(tensor) for tensor in tensors])
+    with fake_cuda() as waits:
+
+        def _compute(self: Any, model: Any) -> Any:
+            waits.on = bool(computed)  # the first run is not recorded
+            computed.append(compute(self, model))
+            waits.on = False
+            return computed[-1]
+
+        monkeypatch.setattr(StaticStep, "compute", _compute)
+        minitx.generate(on_cuda(model), PROMPTS, Greedy(), max_new_tokens=3)
+    assert waits.places == []
+    assert len(computed) == 2
+
+
+def test_two_generations_share_a_step_without_mixing() -> None:
+    model = decoder("mistral")
+    options: dict[str, Any] = {"max_new_tokens": 12, "stop": Stop(eos=())}
+    expected = [minitx.generate(model, [row], Greedy(), **options)[0].tokens.tolist() for row in PROMPTS[:2]]
+    static_steps(model, Counted)
+    streams = [minitx.stream(model, [row], Greedy(), **options) for row in PROMPTS[:2]]
+    written: list[list[int]] = [[], []]
+    for _ in range(12):
+        for number, stream in enumerate(streams):
+            written[number].append(next(stream).token)
+    assert written == expected
+    assert len(model.graph_steps.steps) == 1
+
+
+def test_other_weights_are_another_step() -> None:
+    model, options = decoder("gpt2"), {"max_new_tokens": 6, "stop": Stop(eos=())}
+    static_steps(model, Counted)
+    minitx.generate(model, PROMPTS, Greedy(), **options)  # type: ignore[arg-type]
+    (first,) = model.graph_steps.steps.values()
+    minitx.generate(model, PROMPTS, Greedy(), **options)  # type: ignore[arg-type]
+    assert [*model.graph_steps.steps.values()] == [first]
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    minitx.generate(model, PROMPTS, Greedy(), **options)  # type: ignore[arg-type]
+    (second,) = model.graph_steps.steps.values()
+    assert second is not first
+    for batch in range(1, 7):
+        minitx.generate(model, PROMPTS[:1] * batch, Greedy(), **options)  # type: ignore[arg-type]
+    assert len(model.graph_steps.steps) == 4
+
+
+def test_what_takes_the_plain_path() -> None:
+    model = static_steps(decoder("llama"), Counted)
+    ids = torch.tensor([[5, 6, 7]])
+    options: dict[str, Any] = {"max_new_tokens": 4, "stop": Stop(eos=())}
+
+    def runs(**more: Any) -> int:
+        Counted.runs = 0
+        minitx.generate(model, PROMPTS, Greedy(), **{**options, **more})
+        return Counted.runs
+
+    assert runs() == 3
+    hook = model.decoder.layers[0].register_forward_hook(lambda *_: None)
+    assert runs() == 0
+    hook.remove()
+    assert runs(max_new_tokens=2**14 + 1, stop=Stop(eos=(), repetition=(40, 2), seconds=0.01)) == 0
+    Counted.runs = 0
+    cache = model.make_cache(9)
+    for start in range(2):  # with gradients
+        model(ids[:, start : start + 1], cache=cache)
+    with torch.inference_mode():
+        cache = model.make_cache(9)
+        model(ids, cache=cache)
+        model(ids[:, :1], cache=cache, output_hidden_states=True)
+        model(ids, cache=cache)
+        assert Counted.runs == 0
+        model(ids[:, :1], cache=cache)
+        assert Counted.runs == 1
+        with pytest.raises(ArgumentValueError, match="input_ids=99 must be from 0 to 98"):
+            model(torch.tensor([[99]]), cache=cache)
+        model(ids[:, :1], cache=cache)
+        with pytest.raises(ValueError, match="the cache has room for 9 tokens"):
+            model(ids[:, :1], cache=cache)
+
+
+def test_the_pass_and_its_inverse() -> None:
+    model = decoder("llama")
+    plain, printed, names = type(model), repr(model), [name for name, _ in model.named_parameters()]
+    assert static_steps(static_steps(model, Counted)) is model
+    assert repr(model) == printed
+    assert [name for name, _ in model.named_parameters()] == names
+    minitx.generate(model, PROMPTS, Greedy(), max_new_tokens=3, stop=Stop(eos=()))
+    twin = copy.deepcopy(model)
+    assert not twin.graph_steps.steps
+    assert undo_cuda_graphs(undo_cuda_graphs(model)) is model
+    assert type(model) is plain
+    assert not hasattr(model, "graph_steps")
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(
+        ArgumentValueError, match=r"model=DecoderModel\(...\) must be on a CUDA device, not on cpu"
+    ):
+        cuda_graphs(decoder("llama"))
+    for other in (small("bert", "masked-lm"), small("t5", "seq2seq-lm"), torch.nn.Linear(2, 2)):
+        with pytest.raises(ArgumentValueError, match="must be a decoder with a language model head"):
+            static_steps(other)
+    with pytest.raises(ArgumentTypeError, match="must be a module"):
+        cuda_graphs("llama")  # type: ignore[type-var]
