@@ -102,25 +102,7 @@ class Source:
 
         # of an adapter, the base model may be on the Hub
         model = load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading, **self.hub)
-        return self.optimized(model)
-
-    def optimized(self, model: Any) -> Any:
-        """Applies --optimize to a model; shows the report on stderr at a terminal."""
-        if self.optimize is None:
-            return model
-        import torch
-
-        import minitx
-        from minitx.validation import ArgumentValueError
-
-        dtype = torch.bfloat16 if self.optimize == "bfloat16" else None
-        verbose = False if self.quiet else None
-        try:
-            return minitx.optimize(model, dtype=dtype, int8=self.optimize == "int8", verbose=verbose)
-        except ArgumentValueError as error:
-            if error.parameter not in ("dtype", "int8"):
-                raise
-            raise ArgumentValueError("optimize", self.optimize, error.expected) from None
+        return import_module("minitx.optimize.auto").optimize_as(model, self.optimize, self.quiet)
 
 
 def read_texts(texts: Sequence[str], file: str | None) -> list[str]:

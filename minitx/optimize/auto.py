@@ -194,6 +194,28 @@ def optimize(
     return model
 
 
+def optimize_as(model: Module, kind: str | None, quiet: bool) -> Module:
+    """Applies `optimize` as --optimize of the command line asks for it. Returns the model.
+
+    Args:
+        model: any module.
+        kind: "exact", "bfloat16" or "int8"; None: nothing is applied.
+        quiet: show no report; else one at a terminal.
+
+    Raises:
+        ArgumentValueError: as `optimize`.
+    """
+    if kind is None:
+        return model
+    dtype, verbose = torch.bfloat16 if kind == "bfloat16" else None, False if quiet else None
+    try:
+        return optimize(model, dtype=dtype, int8=kind == "int8", verbose=verbose)
+    except ArgumentValueError as error:
+        if error.parameter not in ("dtype", "int8"):
+            raise
+        raise ArgumentValueError("optimize", kind, error.expected) from None
+
+
 def undo_optimize(model: Module) -> Module:
     """Undoes the passes that `optimize` applied, the last first. Returns the model.
 

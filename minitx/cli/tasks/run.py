@@ -111,6 +111,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
         values: of the options that all tasks have.
     """
     import minitx
+    from minitx.optimize.auto import optimize_as
     from minitx.pictures.drawings import check_drawing_path
     from minitx.pipelines.outputs import FORMATS, check_not_input, with_kept, write_results
     from minitx.validation import check_output
@@ -131,7 +132,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     running = {"batch_size": values["batch_size"], "progress": False if source.quiet else None}
     model = None if source.name == USUAL else source.name
     pipe = minitx.pipeline(spec.full_name, model, details=True, **loading, **running, **options)
-    source.optimized(pipe.model)
+    optimize_as(pipe.model, source.optimize, source.quiet)
     results = results_of(pipe, lines, fields, values)
     if path is not None:
         count = write_results(path, results, picture=picture)
