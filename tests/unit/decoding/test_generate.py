@@ -767,7 +767,7 @@ TWO_VALUES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 def test_every_argument_is_in_the_table() -> None:
     # Decoder prompts are for encoder-decoders, in tests/parity; the others have tests of their own.
-    others = {"decoder_prompts", "inputs_embeds", "grammar", "schema", "guidance", "heal"}
+    others = {"decoder_prompts", "inputs_embeds", "grammar", "schema", "guidance", "heal", "prefix", "cache"}
     options = [name for name in GenerationOptions.__annotations__ if name not in others]
     for call in (generate, stream):
         assert [*inspect.signature(call).parameters][:3] + options == [*TWO_VALUES]
