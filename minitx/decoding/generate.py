@@ -11,7 +11,7 @@ from typing import Literal, Unpack
 from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.guidance.session import open_session
 from minitx.decoding.output import Event, Result, collect
-from minitx.decoding.prefix.prefix_cache import remember
+from minitx.decoding.prefix.prefix_cache import PrefixCache, remember
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.request import GenerationOptions, ahead_of
 from minitx.decoding.samplers.sample import Sample
@@ -104,9 +104,16 @@ def stream(
 
 def _steps(strategy: Strategy, session: DecodingSession) -> Iterator[list[Event]]:
     """Runs a strategy; what it has generated when iteration ends or stops is stored for later calls."""
+    steps = strategy.run(session)  # arguments that do not fit are refused at the call
     prefix = None if strategy.searches else session.request.prefix
+    return steps if prefix is None else _remembered(steps, prefix, session)
+
+
+def _remembered(
+    steps: Iterator[list[Event]], prefix: PrefixCache, session: DecodingSession
+) -> Iterator[list[Event]]:
     try:
-        yield from strategy.run(session)
+        yield from steps
     except GeneratorExit:
         remember(prefix, session)
         raise

@@ -259,6 +259,8 @@ OPTIONS: dict[str, str] = {
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
+    "--prefix": "it is an object: minitx.PrefixCache(model); minitx chat keeps one",
+    "--cache": "it is for contexts of many tokens: minitx.generate(..., cache='int8')",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",

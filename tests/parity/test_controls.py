@@ -106,7 +106,7 @@ def positions_one_row_off(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 def one_series_of_slopes(model: Model, patch: pytest.MonkeyPatch) -> None:
     """Right for powers of two only."""
-    patch.setattr(position, "alibi_slopes", lambda heads: 2.0 ** (-8 * torch.arange(1, heads + 1) / heads))
+    patch.setattr(position, "alibi_slopes", lambda heads, _: 2.0 ** (-8 * torch.arange(1, heads + 1) / heads))
 
 
 def residual_before_the_norm(model: Model, patch: pytest.MonkeyPatch) -> None:

@@ -49,22 +49,20 @@ def in_steps(model: Any, x: Tensor) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize(
-    ("act", "most"), [("gelu", 0.0), ("relu", 0.0), ("gelu_new", 1e-6), ("gelu_pytorch_tanh", 1e-6)]
-)
+@pytest.mark.parametrize("act", ["gelu", "relu"])
 @pytest.mark.parametrize("rows", [(5,), (2, 65), (1, 33)])
 @torch.no_grad()
 def test_the_activation_of_the_product_is_that_of_pytorch(
-    act: str, most: float, rows: tuple[int, ...], calls: list[str]
+    act: str, rows: tuple[int, ...], calls: list[str]
 ) -> None:
     model, x = network(act), 3 * torch.randn(*rows, 256)
     output = model(x)
-    assert calls == [act.partition("_")[0]]
-    assert (output - in_steps(model, x)).abs().max() <= most
+    assert calls == [act]
+    assert torch.equal(output, in_steps(model, x))
     assert output.is_contiguous()
 
 
-@pytest.mark.parametrize("act", ["silu", "quick_gelu", "tanh"])
+@pytest.mark.parametrize("act", ["silu", "quick_gelu", "tanh", "gelu_new", "gelu_pytorch_tanh"])
 @torch.no_grad()
 def test_other_activations_are_computed_by_themselves(act: str, calls: list[str]) -> None:
     model, x = network(act), torch.randn(7, 256)
