@@ -79,8 +79,8 @@ def test_the_albert_of_rxnmapper(tmp_path: Path) -> None:
     """Reactions, with the tokenizer that minitx writes for transformers; one far too long, in windows."""
     tokenizer = minitx.load_tokenizer(ALBERT, pattern=SMILES)
     tokenizer.save(tmp_path)
-    pipe = minitx.pipeline("fill-mask", ALBERT, tokenizer, device="cpu")
-    model = AutoModelForMaskedLM.from_pretrained(ALBERT)
+    pipe = minitx.pipeline("fill-mask", ALBERT, tokenizer, device="cpu", dtype=torch.float64)
+    model = AutoModelForMaskedLM.from_pretrained(ALBERT).double()
     reference = theirs("fill-mask", model, tokenizer=AutoTokenizer.from_pretrained(tmp_path))
     reactions = [
         "CC(=O)[MASK].OCC>>CC(=O)OCC",
@@ -88,8 +88,8 @@ def test_the_albert_of_rxnmapper(tmp_path: Path) -> None:
         "[MASK]CC[MASK]>>CC",
         "BrCCc1ccccc1.N>>NCCc1cccc[MASK]1",
     ]
-    assert close(pipe(reactions), reference(reactions))
+    assert close(pipe(reactions), reference(reactions), 1e-12)
     targets = {"targets": ["Br", "Cl", "O", "N"]}
-    assert close(pipe(reactions, **targets), reference(reactions, **targets))
+    assert close(pipe(reactions, **targets), reference(reactions, **targets), 1e-12)
     long = pipe("C" * 1000 + "(=O)[MASK].OCC>>CC(=O)OCC" + "C" * 1000)
     assert "".join(long[0]["sequence"].split()).startswith("C" * 1000)
