@@ -61,6 +61,8 @@ class Engine(ABC):
         devices: types of devices, such as "cuda".
         exact: whether it computes in the dtype of the setup. The answers of an engine that does not, such as
             one with int8 weights, are compared and their differences reported; they need not be the same.
+        limit: of one that is not exact, the largest difference of its numbers from the reference's, as a
+            share of the largest number; beyond it the referee refuses the answer.
         weight_bytes: that it reads for each weight, such as 1 for int8; None: those of the setup's dtype.
         imports: statement that imports the library.
         compile_seconds: that work done once took since `load`.
@@ -73,6 +75,7 @@ class Engine(ABC):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16", "float64")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     exact: ClassVar[bool] = True
+    limit: ClassVar[float] = 0.1
     weight_bytes: ClassVar[float | None] = None
     imports: ClassVar[str] = ""
     compile_seconds: float = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from minitx.bench.calls import inputs_of, timed
+from minitx.bench.calls import first_answer, inputs_of, timed
 from minitx.bench.engine import Setup, make_engine
 from minitx.bench.workloads import Workload
 
@@ -41,8 +41,11 @@ def measure(given: dict[str, Any]) -> dict[str, int]:
     engine = make_engine("engine", {"engine": given["engine"]})
     engine.load(setup)
     loaded = peak()
-    if workload.call != "load":
-        timed(engine, setup, workload, inputs_of(workload, given["vocab_size"]))
+    inputs = inputs_of(workload, given["vocab_size"])
+    if workload.call == "load":
+        first_answer(engine, setup, inputs)
+    else:
+        timed(engine, setup, workload, inputs)
     sizes = {"loaded": loaded, "peak": peak()}
     if setup.device.startswith("cuda"):
         sizes["device"] = torch.cuda.max_memory_allocated(setup.device)

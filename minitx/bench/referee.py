@@ -3,7 +3,7 @@
 The first engine is the reference. Tokens must be the same, and logits, vectors and losses within a stated
 distance of its own. Where the tokens of two exact engines part at two logits that are equal up to rounding,
 that is a tie, which is reported. The differences of an engine that is not exact, such as one with int8
-weights, are reported as numbers; only an answer that has nothing to do with the reference's is refused.
+weights, are reported as numbers; beyond the limit that it states the answer is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Kind = Literal["reference", "same", "tie", "differs", "wrong", "not compared"]
 
 CLOSE = {"float32": 1e-3, "float64": 1e-6}  # distance of exact engines, of the largest value
 TIED = {"float32": 1e-4, "float64": 1e-8}  # difference of two logits up to rounding, of the largest value
-LOOSE = 0.5  # distance of engines that are not exact: beyond it the answer is another one
-CHECKED = 4  # drawn tokens whose rank by the reference is checked
+ROUNDED = 0.05  # the same of engines in bfloat16 and float16; of others that are not exact: `Engine.limit`
+CHECKED = 4  # places whose logits are compared; drawn tokens whose rank by the reference is checked
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,18 @@ def distance_of(answer: Tensor, reference: Tensor) -> float:
     return float((answer.double() - reference.double()).abs().max()) / largest
 
 
-def compare_tensors(answer: Tensor, reference: Tensor, dtype: str, *, exact: bool) -> Verdict:
+def compare_tensors(answer: Tensor, reference: Tensor, limit: float, *, exact: bool) -> Verdict:
     """Compares logits, vectors or losses.
 
     Args:
         answer: of the engine.
         reference: of the reference.
-        dtype: of the setup.
-        exact: whether the engine and the reference compute in it.
+        limit: largest distance that is accepted.
+        exact: whether an accepted answer counts as the same.
     """
     distance = distance_of(answer, reference)
-    if exact and dtype in CLOSE:
-        limit = CLOSE[dtype]
-        note = f"distance {distance:.1e} above {limit:g}" if distance > limit else ""
-        return Verdict("wrong" if note else "same", distance, note=note)
-    note = f"distance {distance:.1e} above {LOOSE:g}" if distance > LOOSE else ""
-    return Verdict("wrong" if note else "same" if distance == 0 else "differs", distance, note=note)
+    note = f"distance {distance:.1e} above {limit:g}" if distance > limit else ""
+    return Verdict("wrong" if note else "same" if exact or distance == 0 else "differs", distance, note=note)
 
 
 def first_differences(answer: Rows, reference: Rows) -> list[int | None]:
@@ -121,35 +117,40 @@ class Referee:
 
     def verdict(self, engine: Engine, answer: Any) -> Verdict:
         """Compares the answer of an engine with that of the reference."""
-        exact = engine.exact and self.engine.exact
         call = self.workload.call
         if call == "import":
             return Verdict("not compared")
         if call == "sample":
             return self._drawn(engine, answer)
         if call == "generate" or call == "start":
-            return self._tokens(engine, answer, exact=exact)
+            return self._tokens(engine, answer)
         tensor, reference = (torch.as_tensor(value) for value in (answer, self.answer))
-        return compare_tensors(tensor, reference, self.dtype, exact=exact)
+        return compare_tensors(tensor, reference, self._limit(engine), exact=self._is_exact(engine))
 
-    def _tokens(self, engine: Engine, answer: Rows, *, exact: bool) -> Verdict:
+    def _is_exact(self, engine: Engine) -> bool:
+        """Returns whether an engine and the reference compute in the dtype of the setup, a precise one."""
+        return engine.exact and self.engine.exact and self.dtype in CLOSE
+
+    def _limit(self, engine: Engine) -> float:
+        """Returns the largest distance of an engine's numbers that is accepted."""
+        if self._is_exact(engine):
+            return CLOSE[self.dtype]
+        rounding = [e.limit for e in (engine, self.engine) if not e.exact]
+        return max([*rounding, CLOSE.get(self.dtype, ROUNDED)])
+
+    def _tokens(self, engine: Engine, answer: Rows) -> Verdict:
         places = first_differences(answer, self.answer)
         agreement = agreement_of(places, self.answer)
         differing = [(row, at) for row, at in enumerate(places) if at is not None]
         position = min(differing, key=lambda pair: pair[1]) if differing else None
         if any(len(row) != len(other) for row, other in zip(answer, self.answer, strict=True)):
             return Verdict("wrong", agreement=agreement, position=position, note="another number of tokens")
-        distance = self._logits_distance(engine, dict(differing))
-        if not (exact and self.dtype in TIED):
-            if distance is not None and distance > LOOSE:
-                note = f"logits at distance {distance:.1e}, above {LOOSE:g}"
-                return Verdict("wrong", distance, agreement, position, note=note)
-            return Verdict("differs" if differing else "same", distance, agreement, position)
-        if distance is not None and distance > CLOSE[self.dtype]:
-            note = f"logits at distance {distance:.1e}, above {CLOSE[self.dtype]:g}"
+        distance, limit = self._logits_distance(engine, position), self._limit(engine)
+        if distance is not None and distance > limit:
+            note = f"logits at distance {distance:.1e}, above {limit:g}"
             return Verdict("wrong", distance, agreement, position, note=note)
-        if not differing:
-            return Verdict("same", distance, agreement)
+        if not differing or not self._is_exact(engine):
+            return Verdict("differs" if differing else "same", distance, agreement, position)
         return self._tie(answer, differing, Verdict("tie", distance, agreement, position))
 
     def _tie(self, answer: Rows, differing: list[tuple[int, int]], verdict: Verdict) -> Verdict:
@@ -178,15 +179,24 @@ class Referee:
         steps = ((i, self.engine.prefill([prompt], [tokens[:i]])[0]) for i in range(len(tokens)))
         return sum(float(logits.double().log_softmax(-1)[tokens[i]]) for i, logits in steps)
 
-    def _logits_distance(self, engine: Engine, places: dict[int, int]) -> float | None:
-        """Returns the distance of the logits before the first difference of the first row, or at its end."""
+    def _logits_distance(self, engine: Engine, position: tuple[int, int] | None) -> float | None:
+        """Returns the largest distance of the logits at several places, after the reference's tokens."""
         able = "prefill" in engine.calls and "prefill" in self.engine.calls
         if not able or not self.rows or self.workload.call == "start":  # whose engines are not loaded
             return None
-        row = min(places, key=lambda place: places[place], default=0)
-        written = self.answer[row][: places.get(row, max(0, len(self.answer[row]) - 1))]
-        logits = [e.prefill([self.rows[row]], [written]) for e in (engine, self.engine)]
-        return distance_of(*logits)
+        distances = []
+        for row, at in self._places(position):
+            written = self.answer[row][:at]
+            logits = [e.prefill([self.rows[row]], [written]) for e in (engine, self.engine)]
+            distances.append(distance_of(*logits))
+        return max(distances)
+
+    def _places(self, position: tuple[int, int] | None) -> list[tuple[int, int]]:
+        """Returns rows and tokens: from the first row's start to the last one's end, and the difference."""
+        gaps, last = CHECKED - 1, len(self.rows) - 1
+        rows = [i * last // gaps for i in range(CHECKED)]
+        spread = [(row, i * max(0, len(self.answer[row]) - 1) // gaps) for i, row in enumerate(rows)]
+        return [*dict.fromkeys(spread if position is None else [*spread, position])]
 
     def _drawn(self, engine: Engine, answer: Rows) -> Verdict:
         """Checks that drawn tokens are among those that the reference would draw from."""

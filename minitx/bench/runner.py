@@ -1,13 +1,15 @@
 """The runner: loads the engines of a workload, has their answers compared, and times them in turn.
 
 Every round runs each engine once, and every round begins with another one, so that a machine that slows down
-affects all of them alike (A B C, B C A, ...). The first call of an engine, which may compile, is the one that
-the referee compares; it is not timed.
+affects all of them alike. The others follow in a drawn order: none always runs after the same one, whose
+threads may still spin. The first call of an engine, which may compile, is the one that the referee compares;
+it is not timed.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from minitx.models import Model
 from minitx.validation import warn
 
 SHORTEST = 0.05  # seconds of a sample; shorter calls are repeated in it
+SEED = 0  # of the order within a round
 PROCESSES = ("import", "start")  # calls that need no loaded engine
 Step = Callable[[], Any]
 
@@ -239,10 +242,16 @@ class _Lane:
 
 
 def in_turn(items: Sequence[Any], rounds: int) -> Iterator[Any]:
-    """Yields each item once per round, and None at the end of a round; each round begins one item later."""
+    """Yields each item once per round, and None at the end of a round.
+
+    Each round begins one item later; the order of the others is drawn, the same at every call.
+    """
+    generator = random.Random(SEED)
     for number in range(rounds):
         start = number % len(items) if items else 0
-        yield from (*items[start:], *items[:start])
+        others = [*items[:start], *items[start + 1 :]]
+        generator.shuffle(others)
+        yield from (*items[start : start + 1], *others)
         yield None
 
 

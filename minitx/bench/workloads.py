@@ -127,7 +127,7 @@ _ALL: tuple[Family, ...] = ("decoder", "encoder", "encoder-decoder")
 WORKLOADS: Mapping[str, Workload] = _table(
     Workload("import", "import in a fresh process, beyond torch's own", "import", _ALL),
     Workload("start", "fresh process, from its start to the first token", "start", _TEXT, new_tokens=1),
-    Workload("load", "a checkpoint from its folder", "load", _ALL),
+    Workload("load", "a checkpoint from its folder, to the first answer", "load", _ALL),
     Workload("encode", "forward of 8 texts of 128 tokens", "encode", ("encoder",), 8, 128, quick=True),
     Workload(
         "encode-mixed", "256 texts of 8 to 256 tokens, log-uniform", "encode", ("encoder",), 256, 256, 8

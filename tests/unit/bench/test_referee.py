@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -82,6 +83,38 @@ def test_nonsense_is_refused_of_any_engine() -> None:
     assert referee().verdict(Nonsense(), Nonsense().generate(ROWS, 6)).kind == "wrong"
 
 
+class Off(Fake):
+    """Not exact, with logits that differ after some numbers of tokens; elsewhere they are the same."""
+
+    exact: ClassVar[bool] = False
+    share: ClassVar[float] = 0.08
+    places: ClassVar[tuple[int, ...]] = (0,)
+
+    def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:
+        at = len(written[0]) if written else 0
+        return super().prefill(rows, written) * (1 + self.share * (at in self.places))
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 5])
+def test_logits_are_compared_at_several_places(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Off, "places", (place,))
+    verdict = referee().verdict(Off(), Fake().generate(ROWS, 6))
+    assert (verdict.kind, verdict.distance) == ("same", pytest.approx(0.08))
+    monkeypatch.setattr(Off, "share", 0.12)
+    assert referee().verdict(Off(), Fake().generate(ROWS, 6)).note == "logits at distance 1.2e-01, above 0.1"
+
+
+def test_an_engine_that_is_not_exact_states_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert referee().verdict(Off(), Fake().generate(ROWS, 6)).accepted
+    monkeypatch.setattr(Off, "limit", 0.05)
+    assert not referee().verdict(Off(), Fake().generate(ROWS, 6)).accepted
+    # in bfloat16 an exact engine has a limit too
+    monkeypatch.setattr(Off, "exact", True)
+    assert not referee(dtype="bfloat16").verdict(Off(), Fake().generate(ROWS, 6)).accepted
+    monkeypatch.setattr(Off, "share", 0.04)
+    assert referee(dtype="bfloat16").verdict(Off(), Fake().generate(ROWS, 6)).accepted
+
+
 def test_another_number_of_tokens_is_refused() -> None:
     assert referee().verdict(Rounded(), Rounded().generate(ROWS, 5)).kind == "wrong"
 
@@ -103,10 +136,10 @@ def test_tensors_are_compared_by_distance() -> None:
     assert distance_of(torch.tensor([1.0]), reference) == math.inf
     assert distance_of(torch.tensor([1.0, math.nan]), reference) == math.inf
     near = reference + torch.tensor([1e-4, 0.0])
-    assert compare_tensors(near, reference, "float32", exact=True).kind == "same"
-    assert compare_tensors(near, reference, "float64", exact=True).kind == "wrong"
-    assert compare_tensors(near, reference, "float64", exact=False).kind == "differs"
-    refused = compare_tensors(reference * math.inf, reference, "float32", exact=False)
+    assert compare_tensors(near, reference, 1e-3, exact=True).kind == "same"
+    assert compare_tensors(near, reference, 1e-6, exact=True).kind == "wrong"
+    assert compare_tensors(near, reference, 1e-3, exact=False).kind == "differs"
+    refused = compare_tensors(reference * math.inf, reference, 0.1, exact=False)
     assert refused.kind == "wrong"
     assert "distance" not in refused.to_json()
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise, permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 import minitx
-from minitx.bench.alone import import_seconds, memory_of, start_seconds
-from minitx.bench.engine import ENGINES, Setup, make_engine
+from minitx.bench.alone import import_seconds, memory_of, place_of, start_seconds
+from minitx.bench.calls import timed
+from minitx.bench.engine import ENGINES, Rows, Setup, make_engine
 from minitx.bench.models import empty_model, family_of, model_folder
+from minitx.bench.process import measure as measure_process
 from minitx.bench.results.row import Row, Run
 from minitx.bench.roofline import Meter, Peaks, work_of
 from minitx.bench.runner import Plan, Runner, figures, in_turn
 from minitx.bench.session import Session, listed
 from minitx.bench.workloads import WORKLOADS, Workload
 from minitx.validation import ArgumentError
-from tests.unit.bench.fakes import LOG, REGISTRY
+from tests.unit.bench.fakes import LOG, REGISTRY, Fake
 
 CONFIG: dict[str, Any] = {
     "model_type": "gpt2",
@@ -54,9 +61,16 @@ def measure(runner: Runner, *names: str, workload: Workload = DECODE) -> list[Ro
 
 
 def test_engines_take_turns_and_each_round_begins_with_another() -> None:
-    order = list(in_turn(["a", "b", "c"], 4))
-    assert order == ["a", "b", "c", None, "b", "c", "a", None, "c", "a", "b", None, "a", "b", "c", None]
+    assert list(in_turn(["a", "b"], 2)) == ["a", "b", None, "b", "a", None]
+    assert list(in_turn(["a", "b", "c"], 4))[::4] == ["a", "b", "c", "a"]
     assert list(in_turn([], 2)) == [None, None]
+
+
+def test_no_engine_always_runs_after_the_same_one() -> None:
+    order = list(in_turn(["a", "b", "c"], 24))
+    assert all(sorted(order[i : i + 3]) == ["a", "b", "c"] for i in range(0, len(order), 4))
+    assert {(a, b) for a, b in pairwise(order) if a and b} == {*permutations("abc", 2)}
+    assert list(in_turn(["a", "b", "c"], 24)) == order
 
 
 def test_rounds_are_interleaved(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +119,24 @@ def test_an_engine_that_cannot_run_is_skipped_with_its_reason(runner: Runner) ->
 def test_compile_time_is_apart_and_counted_once(runner: Runner) -> None:
     assert measure(runner, "compiled")[0].compile_seconds == 2.5
     assert measure(runner, "compiled")[0].compile_seconds == 0.0
+
+
+def test_a_load_ends_with_the_first_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mapped weights are read by it: the clock has to run until then."""
+    now = [0.0]
+
+    class Mapped(Fake):
+        def load(self, setup: Setup) -> None:
+            now[0] += 1
+
+        def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:
+            now[0] += 2
+            return super().prefill(rows, written)
+
+    monkeypatch.setattr("minitx.bench.calls.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    seconds, answer = timed(Mapped(), Setup(folder, "decoder"), WORKLOADS["load"], [[1, 2, 3]])
+    assert seconds == 3
+    assert torch.equal(answer, Fake().prefill([[1, 2, 3]]))
 
 
 def test_a_training_step_releases_the_changed_weights(runner: Runner) -> None:
@@ -247,6 +279,17 @@ def test_the_list_has_every_engine_and_fits_a_terminal() -> None:
 def test_memory_is_that_of_a_fresh_process(folder: Path) -> None:
     sizes = memory_of(make_engine("minitx"), Setup(folder, "decoder", threads=1), DECODE, 32)
     assert 2**26 < sizes["loaded"] <= sizes["peak"]
+
+
+def test_the_memory_of_a_load_includes_the_first_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = asdict(Setup(folder, "decoder", threads=torch.get_num_threads())) | {"folder": str(folder)}
+    given = {"engine": place_of(Fake()), "setup": setup, "workload": asdict(WORKLOADS["load"])}
+    held = [1]
+    monkeypatch.setattr("minitx.bench.process.peak", lambda: held[0])
+    monkeypatch.setattr(Fake, "prefill", lambda self, rows: held.append(held.pop() + 1))
+    assert measure_process(given | {"vocab_size": 32}) == {"loaded": 1, "peak": 2}
 
 
 def test_times_of_fresh_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
