@@ -189,6 +189,16 @@ def test_a_conversation_runs_each_message_once() -> None:
         expected = minitx.generate(model, [prompt], Greedy(), max_new_tokens=8, tokenizer=tokenizer)
         assert answers[-1] == expected.texts[0]  # type: ignore[index]
     assert sizes[0] < len(prompt) / 2
+    assert talk._prefix
+    with run_tokens(model) as sizes:
+        rounded = [event.text for event in talk.stream("And?", Greedy(), max_new_tokens=3, cache="int8")]
+    assert 1 <= len(rounded) <= 3
+    assert sizes[0] > len(prompt)
+    prefix = PrefixCache(model)
+    with pytest.raises(ArgumentValueError, match=r"prefix=.* must be None with cache"):
+        next(talk.stream("And?", Greedy(), max_new_tokens=3, cache="int8", prefix=prefix))
+    talk.reset()
+    assert talk._prefix is None
 
 
 @settings(max_examples=60, deadline=None)
