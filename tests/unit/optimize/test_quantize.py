@@ -463,6 +463,26 @@ def test_weights_of_one_product_can_be_dropped(fused: Any, quantize: Callable[..
     assert calls
 
 
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("names", [("Q", "K", "V"), ("K",)], ids=len)
+def test_a_weight_that_is_assigned_after_it_was_dropped_is_seen(
+    fused: Any, names: tuple[str, ...], copied: bool
+) -> None:
+    state = {
+        f"{prefix}.{name}.weight": value * 2
+        for prefix, module in fused.named_modules()
+        for name in names
+        if (value := dict(module.named_parameters()).get(f"{name}.weight")) is not None
+    }
+    assert state
+    int8_dynamic(fused, keep_weights=False)
+    model = copy.deepcopy(fused) if copied else fused
+    logits(model)
+    model.load_state_dict(state, strict=False, assign=True)
+    with pytest.raises(ArgumentValueError, match=r"weight=.* must be the one that was quantised"):
+        logits(model)
+
+
 def test_a_projection_of_one_product_can_be_skipped(fused: Any) -> None:
     int8_dynamic(fused, skip=["**.Q"])
     assert not isinstance(attention(fused).fused, Quantized)
