@@ -90,7 +90,7 @@ def _install(module: Any, scheme: Scheme, quantized_weight: QuantizedWeight) -> 
     """Gives a projection its buffers and the class that uses them."""
     weight, kind = module.weight, type(module)
     module.quantized_from = Origin(
-        kind, source_of(weight), scheme.name, quantized_weight.error, weight.nbytes
+        kind, source_of(weight), scheme.name, quantized_weight.error, weight.nbytes, scheme.levels
     )
     module.__class__ = scheme.target(kind)
     module.register_buffer(WEIGHT, quantized_weight.integers, persistent=False)

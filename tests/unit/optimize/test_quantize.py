@@ -291,6 +291,23 @@ def test_copies_and_pickles(model: Any, quantize: Callable[..., Any]) -> None:
         assert not isinstance(undo_quantization(other).head.projection, Quantized)
 
 
+def test_integers_of_another_processor_are_refused(
+    quantize: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor without VNNI cuts off sums of magnitudes above 64."""
+    monkeypatch.setattr(products, "_weight_levels", lambda: 127)
+    pickled = pickle.dumps(quantize(linear(64, 64)))
+    monkeypatch.setattr(products, "_weight_levels", lambda: 64)
+    if quantize is not int8_dynamic:
+        pickle.loads(pickled)
+        return
+    with pytest.raises(ArgumentValueError, match="levels=127 must be at most 64 on this processor"):
+        pickle.loads(pickled)
+    pickled = pickle.dumps(quantize(linear(64, 64)))
+    monkeypatch.setattr(products, "_weight_levels", lambda: 127)
+    pickle.loads(pickled)
+
+
 def change_in_place(model: Any) -> None:
     with torch.no_grad():
         model.head.projection.weight.mul_(2)
