@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minitx.decoding.continuous.cache import RowsCache, growing_cache
 from minitx.decoding.continuous.per_row import for_rows, has_values_per_row
@@ -76,7 +76,7 @@ class RunningRows:
         limit = self._longrope_limit or 0
         longest_prompt = max(prompt, limit + 1) if prompt <= limit < width else prompt
         self._cache = RowsCache(model, rows, longest_prompt, width, self._source, request.cache_dtype)
-        self._width = width
+        self._width = prompt  # of the tokens of a row; `choose` doubles it
         limits = {j.max_new_tokens for j in jobs}
         self._limit = limits.pop() if len(limits) == 1 else None  # None: one per row
         self._per_row = has_values_per_row(request.chain)
@@ -122,6 +122,9 @@ class RunningRows:
             ValueError: a row has no token that can be drawn.
         """
         request, context = self.request, self._context
+        if max(self._cache.lengths) == self._width:
+            context = replace(context, tokens=nn.functional.pad(context.tokens, (0, self._width)))
+            self._width *= 2
         processed = self._chain(self._logits, context, self._states)
         token = self._sampler(processed, context.generated)
         drawn = torch.where(unusable(processed), -1, token).tolist()
@@ -163,7 +166,8 @@ class RunningRows:
         before[again] = 0  # their keys are replaced below
         rows.make_room()
         ids = self._tokens[:, None]
-        places = before.clamp(max=self._last_place)
+        embedder = model.decoder_embedder
+        places = before.clamp(max=embedder.max_tokens - 1) if embedder.has_position_table else before
         self._note_rows(self.jobs, rows.lengths)
         out = model.decode(ids, None, positions_of(model, ids, places), cache=rows.cache, logits_to_keep=1)
         rows.advance()
@@ -171,11 +175,6 @@ class RunningRows:
         self._logits = out.logits[:, -1].float()
         for row in again:
             self._run_anew(row)
-
-    @property
-    def _last_place(self) -> int:
-        embedder = self.model.decoder_embedder
-        return embedder.max_tokens - 1 if embedder.has_position_table else self._width
 
     def _prefill(self, batch: PaddedBatch, cache: Any, jobs: Sequence[Job]) -> Tensor:
         """Fills a cache with whole rows (B, T); returns the logits (B, V) after them."""
@@ -202,9 +201,7 @@ class RunningRows:
     def _add(self, jobs: Sequence[Job], logits: Tensor) -> None:
         """Adds rows with the logits (R', V) after their prompts."""
         request, device = self.request, logits.device
-        tokens = torch.zeros(len(jobs), self._width, dtype=torch.long, device=device)
-        for row, job in zip(tokens, jobs, strict=True):
-            row[: len(job.ids)] = torch.tensor(job.ids, device=device)
+        tokens, _ = pad_right([[*job.ids, *[0] * (self._width - len(job.ids))] for job in jobs], 0, device)
         length = torch.tensor([len(job.ids) for job in jobs], device=device)
         limit: Any = self._limit
         if limit is None:

@@ -241,6 +241,23 @@ def test_rows_come_when_they_end(models: Any) -> None:
     assert first[0] == 1
 
 
+@pytest.mark.parametrize("cache", [None, "int8"])
+def test_room_grows_with_the_rows(models: Any, cache: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that no memory could hold is none if rows end before."""
+    monkeypatch.setattr(rows_cache, "SPARE", 3)
+    model, prompts = models("llama"), [[5, 6, 7], [8], [9, 10]]
+    stop = Stop(eos=(), function=lambda row, tokens: len(tokens) == 30 + row)
+    options: dict[str, Any] = {"stop": stop, "cache": cache}
+    many = minitx.generate_many(model, prompts, Greedy(), max_new_tokens=10**12, rows=2, **options)
+    assert [len(row) for row in ids(many)] == [30, 31, 32]
+    if cache is None:
+        expected = [
+            minitx.generate(model, [p], Greedy(), max_new_tokens=30 + n, stop=NO_END)
+            for n, p in enumerate(prompts)
+        ]
+        assert ids(many) == [ids(one)[0] for one in expected]
+
+
 def test_a_chunked_prefill_changes_nothing(models: Any) -> None:
     model, (prompts, limits) = models("sliding"), work(5, seed=8)
     many = minitx.generate_many(
