@@ -106,7 +106,7 @@ class RunningRows:
             assert isinstance(self.model, EncoderDecoderModel)
             self.model.encode_into(cache, *pad_sources(self.model, [job.source or [] for job in first]))
         batch = pad_rows(self.model, [job.ids for job in first])
-        logits = self._prefill(batch, cache, first)
+        logits = self._prefill(batch, cache, first, [len(job.ids) for job in first])
         if len(jobs) > len(first):
             place = {prompt: number for number, prompt in enumerate(prompts)}
             rows = torch.tensor([place[job.prompt] for job in jobs], device=logits.device)
@@ -168,7 +168,7 @@ class RunningRows:
         ids = self._tokens[:, None]
         embedder = model.decoder_embedder
         places = before.clamp(max=embedder.max_tokens - 1) if embedder.has_position_table else before
-        self._note_rows(self.jobs, rows.lengths)
+        self._note_rows(self.jobs, [length + 1 for length in rows.lengths])
         out = model.decode(ids, None, positions_of(model, ids, places), cache=rows.cache, logits_to_keep=1)
         rows.advance()
         assert out.logits is not None, "a language model has logits"
@@ -176,12 +176,12 @@ class RunningRows:
         for row in again:
             self._run_anew(row)
 
-    def _prefill(self, batch: PaddedBatch, cache: Any, jobs: Sequence[Job]) -> Tensor:
-        """Fills a cache with whole rows (B, T); returns the logits (B, V) after them."""
+    def _prefill(self, batch: PaddedBatch, cache: Any, jobs: Sequence[Job], lengths: Sequence[int]) -> Tensor:
+        """Fills a cache with whole rows (B, T) of these lengths; returns the logits (B, V) after them."""
         time, chunk = batch.input_ids.shape[1], self.request.prefill_chunk
         if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
-        self._note_rows(jobs, [len(job.ids) for job in jobs])
+        self._note_rows(jobs, lengths)
         with prefilled(self.request.prefix, self.model, cache, batch) as (own, known):
             for start in range(known, time, chunk):
                 part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
@@ -195,7 +195,7 @@ class RunningRows:
         batch = pad_rows(self.model, [self._context.tokens[row, :length].tolist()])
         cache = growing_cache(self.model, self.request.cache_dtype)
         self._cache.copy_source(row, cache)
-        self._logits[row] = self._prefill(batch, cache, [self.jobs[row]])[0]
+        self._logits[row] = self._prefill(batch, cache, [self.jobs[row]], [length])[0]
         self._cache.replace(row, cache, length)
 
     def _add(self, jobs: Sequence[Job], logits: Tensor) -> None:
@@ -241,11 +241,11 @@ class RunningRows:
         self._sampler = sampler
 
     def _note_rows(self, jobs: Sequence[Job], lengths: Sequence[int]) -> None:
-        """Tells functions inside the model which rows the next forward has."""
+        """Tells functions inside the model which rows the next forward has, and their tokens after it."""
         if scope := scope_of(self.model):
             device = self.model.device
             prompts = torch.tensor([job.prompt for job in jobs], device=device)
-            scope.rows = prompts, torch.tensor(lengths, device=device) + (len(self) > 0)
+            scope.rows = prompts, torch.tensor(lengths, device=device)
 
     def _raise_for_empty_row(self, place: int) -> None:
         """Raises the error for a row that has no token to draw."""

@@ -17,6 +17,7 @@ from minitx.decoding import Choices, Context, PromptLookup, Speculative
 from minitx.decoding.continuous import cache as rows_cache
 from minitx.decoding.continuous.generate_many import PADDING, TOGETHER, in_groups
 from minitx.decoding.continuous.running import Job
+from minitx.models.taps import match_places, tapped
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.decoding.test_session import CONFIGS, LLAMA, model_of
 
@@ -225,6 +226,21 @@ def test_functions_see_the_numbers_and_tokens_of_their_rows(models: Any) -> None
     assert [len(row) for row in ids(many)] == [1, 2, 3, 4, 5]
     assert many.finish_reasons == ["stop"] * 5
     assert processed == {*map(tuple, prompts)}
+
+
+def test_functions_inside_the_model_see_the_padding_of_a_row_that_is_run_anew(models: Any) -> None:
+    """LongRoPE runs a row anew at 8 tokens: alone, so without padding."""
+    model, seen = models("longrope"), []
+
+    def _tap(value: Tensor, call: Any) -> None:
+        seen.append((value.shape[1], call.padding.tolist()))
+
+    places = [(place, _tap) for place in match_places(model, "decoder.layers.0.output")]
+    with tapped(model, places):
+        minitx.generate_many(model, [[5, 6, 7], [8] * 5], Greedy(), max_new_tokens=6, stop=NO_END)
+    again = [padding for time, padding in seen if time == 8]
+    assert again == [[0], [0]]
+    assert [padding for time, padding in seen if time == 1] == [[0, 2]] * 5  # the longer prompt comes first
 
 
 def test_rows_come_when_they_end(models: Any) -> None:
