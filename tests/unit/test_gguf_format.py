@@ -45,6 +45,24 @@ def test_the_other_types_are_known_by_name() -> None:
     }
 
 
+@pytest.mark.parametrize("number", QUANTISED, ids=lambda number: KINDS[number].name)
+def test_values_have_a_dtype_and_a_device_of_their_own(number: int) -> None:
+    """Neither the default dtype nor the default device counts, but where the bytes are."""
+    kind = KINDS[number]
+    data = torch.arange(3 * kind.nbytes).to(torch.uint8)
+    expected = dequantize(data, kind)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            values = dequantize(data, kind)
+    finally:
+        torch.set_default_dtype(default)
+    assert values.dtype == torch.float32
+    assert values.is_cpu
+    assert torch.equal(values.view(torch.int32), expected.view(torch.int32))
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int8, np.int16, np.int32, np.int64])
 def test_plain_values_are_as_stored(dtype: Any) -> None:
     values = np.arange(-8, 8).astype(dtype)

@@ -33,7 +33,7 @@ def fields(values: Tensor, shifts: Sequence[int], mask: int, width: int) -> Tens
         (n, bytes * number of shifts), dtype uint8.
     """
     runs = values.reshape(len(values), -1, 1, width)
-    moves = torch.tensor(shifts, dtype=torch.uint8).view(1, 1, -1, 1)
+    moves = torch.tensor(shifts, dtype=torch.uint8, device=values.device).view(1, 1, -1, 1)
     return ((runs >> moves) & mask).flatten(1)
 
 
@@ -44,8 +44,8 @@ def nibbles(values: Tensor, width: int) -> Tensor:
 
 def fifth_bits(values: Tensor) -> Tensor:
     """Returns the bits of 4 bytes as 16 or 0, the fifth bit of 32 values: (n, 4) -> (n, 32)."""
-    bits = (values.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8)) & 1
-    return bits.flatten(1) << 4
+    places = torch.arange(8, dtype=torch.uint8, device=values.device)
+    return ((values.unsqueeze(-1) >> places) & 1).flatten(1) << 4
 
 
 def q4_0(blocks: Tensor) -> Tensor:
@@ -82,4 +82,4 @@ def iq4_nl(blocks: Tensor) -> Tensor:
 
 def levels(indices: Tensor) -> Tensor:
     """Returns the levels of IQ4_NL by index: dtype uint8 -> float32, same shape."""
-    return torch.tensor(LEVELS, dtype=torch.float32)[indices.int()]
+    return torch.tensor(LEVELS, dtype=torch.float32, device=indices.device)[indices.int()]

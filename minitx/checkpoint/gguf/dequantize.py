@@ -41,7 +41,7 @@ def dequantize(data: Tensor, kind: Kind) -> Tensor:
     if kind.is_plain:
         return data.view(kind.dtype)
     stored = data.view(-1, kind.nbytes)
-    values = torch.empty(len(stored), kind.block)
+    values = torch.empty(len(stored), kind.block, dtype=torch.float32, device=data.device)
     step = _AT_ONCE // kind.block
     for begin in range(0, len(stored), step):
         values[begin : begin + step] = FORMATS[kind.name](stored[begin : begin + step])

@@ -76,6 +76,6 @@ def q6_k(blocks: Tensor) -> Tensor:
 
 def iq4_xs(blocks: Tensor) -> Tensor:
     """A scale (2), scales of 8 runs with 2 + 4 bits (2 + 4), indices of 16 levels (128): 136 bytes."""
-    high = ((blocks[:, 2:4].unsqueeze(-1) >> torch.tensor(_PAIRS, dtype=torch.uint8)) & 3).flatten(1)
+    high = fields(blocks[:, 2:4], _PAIRS, 3, 1)
     low = nibbles(blocks[:, 4:8], 1)
     return scaled(halves(blocks, 0) * ((low | high << 4).float() - 32), levels(nibbles(blocks[:, 8:], 16)))

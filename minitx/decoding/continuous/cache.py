@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minitx.layers.cache import Cache, CrossAttentionCache, DynamicCache, Int8Cache, LayerCache, StaticCache
 from minitx.models.decoder import CausalModel
 
-# Slots beyond the longest row. Once in so many steps all rows are moved back to the left.
+# Slots beyond the longest row. At most once in so many steps all rows are moved back to the left.
 SPARE = 128
 
 
@@ -70,8 +70,8 @@ class RowsCache:
         self.cache.layers = [kind(longest) for _ in self.cache.layers]
         self.lengths: list[int] = []
         self.sources: list[int] = []
-        self._rows, self._slots = rows, longest + SPARE
-        self._longest_prompt, self._longest_source = longest_prompt, longest_source
+        self._rows, self._slots = rows, min(2 * longest_prompt, longest) + SPARE
+        self._longest_prompt, self._longest, self._longest_source = longest_prompt, longest, longest_source
         self._end = longest_prompt  # the slot after the last token of every row
         self._buffers: list[list[Tensor]] = []  # per layer keys, values and scales, (R, K, slots, D or 1)
         self._cross: list[list[Tensor]] = []  # (R, K, S, D)
@@ -125,14 +125,18 @@ class RowsCache:
         self._view()
 
     def make_room(self) -> None:
-        """Makes sure that one more token per row can be stored."""
+        """Makes sure that one more token per row can be stored: moves rows back, or doubles the room."""
         if self._end < self._slots:
             return
         longest = max(self.lengths)
         end = max(longest, self._longest_prompt)
-        for buffer in (x for buffers in self._buffers for x in buffers):
-            used = buffer[: len(self.lengths)]
-            used[:, :, end - longest : end] = used[:, :, self._end - longest : self._end].clone()
+        self._slots = max(self._slots, min(2 * end, self._longest) + SPARE)
+        for buffers in self._buffers:
+            if self._slots > buffers[0].shape[2]:
+                buffers[:] = [nn.functional.pad(x, (0, 0, 0, self._slots - x.shape[2])) for x in buffers]
+            for buffer in buffers:
+                used = buffer[: len(self.lengths)]
+                used[:, :, end - longest : end] = used[:, :, self._end - longest : self._end].clone()
         self._end = end
         self._view()
 
@@ -165,13 +169,11 @@ class RowsCache:
             layer.max_length = self._slots - start
         cache.length = cache.high_water_mark = length
         device = self._buffers[0][0].device
-        lengths = torch.tensor(self.lengths, device=device)[:, None]
-        real = torch.arange(length, device=device) >= length - lengths
+        real = torch.arange(-length, 0, device=device) >= -torch.tensor(self.lengths, device=device)[:, None]
         cache.mask = None if bool(real.all()) else real
         if self.sources:
             longest = max(self.sources)
             for part, buffers in zip(cache.cross_attention, self._cross, strict=True):
                 part.key, part.value = (buffer[:count, :, :longest] for buffer in buffers)
-            sizes = torch.tensor(self.sources, device=device)[:, None]
-            known = torch.arange(longest, device=device) < sizes
+            known = torch.arange(longest, device=device) < torch.tensor(self.sources, device=device)[:, None]
             cache.encoder_mask = None if bool(known.all()) else known[:, None, None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minitx.decoding.continuous.cache import RowsCache, growing_cache
 from minitx.decoding.continuous.per_row import for_rows, has_values_per_row
@@ -76,7 +76,7 @@ class RunningRows:
         limit = self._longrope_limit or 0
         longest_prompt = max(prompt, limit + 1) if prompt <= limit < width else prompt
         self._cache = RowsCache(model, rows, longest_prompt, width, self._source, request.cache_dtype)
-        self._width = width
+        self._width = prompt  # of the tokens of a row; `choose` doubles it
         limits = {j.max_new_tokens for j in jobs}
         self._limit = limits.pop() if len(limits) == 1 else None  # None: one per row
         self._per_row = has_values_per_row(request.chain)
@@ -106,7 +106,7 @@ class RunningRows:
             assert isinstance(self.model, EncoderDecoderModel)
             self.model.encode_into(cache, *pad_sources(self.model, [job.source or [] for job in first]))
         batch = pad_rows(self.model, [job.ids for job in first])
-        logits = self._prefill(batch, cache, first)
+        logits = self._prefill(batch, cache, first, [len(job.ids) for job in first])
         if len(jobs) > len(first):
             place = {prompt: number for number, prompt in enumerate(prompts)}
             rows = torch.tensor([place[job.prompt] for job in jobs], device=logits.device)
@@ -122,6 +122,9 @@ class RunningRows:
             ValueError: a row has no token that can be drawn.
         """
         request, context = self.request, self._context
+        if max(self._cache.lengths) == self._width:
+            context = replace(context, tokens=nn.functional.pad(context.tokens, (0, self._width)))
+            self._width *= 2
         processed = self._chain(self._logits, context, self._states)
         token = self._sampler(processed, context.generated)
         drawn = torch.where(unusable(processed), -1, token).tolist()
@@ -163,8 +166,9 @@ class RunningRows:
         before[again] = 0  # their keys are replaced below
         rows.make_room()
         ids = self._tokens[:, None]
-        places = before.clamp(max=self._last_place)
-        self._note_rows(self.jobs, rows.lengths)
+        embedder = model.decoder_embedder
+        places = before.clamp(max=embedder.max_tokens - 1) if embedder.has_position_table else before
+        self._note_rows(self.jobs, [length + 1 for length in rows.lengths])
         out = model.decode(ids, None, positions_of(model, ids, places), cache=rows.cache, logits_to_keep=1)
         rows.advance()
         assert out.logits is not None, "a language model has logits"
@@ -172,17 +176,12 @@ class RunningRows:
         for row in again:
             self._run_anew(row)
 
-    @property
-    def _last_place(self) -> int:
-        embedder = self.model.decoder_embedder
-        return embedder.max_tokens - 1 if embedder.has_position_table else self._width
-
-    def _prefill(self, batch: PaddedBatch, cache: Any, jobs: Sequence[Job]) -> Tensor:
-        """Fills a cache with whole rows (B, T); returns the logits (B, V) after them."""
+    def _prefill(self, batch: PaddedBatch, cache: Any, jobs: Sequence[Job], lengths: Sequence[int]) -> Tensor:
+        """Fills a cache with whole rows (B, T) of these lengths; returns the logits (B, V) after them."""
         time, chunk = batch.input_ids.shape[1], self.request.prefill_chunk
         if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
-        self._note_rows(jobs, [len(job.ids) for job in jobs])
+        self._note_rows(jobs, lengths)
         with prefilled(self.request.prefix, self.model, cache, batch) as (own, known):
             for start in range(known, time, chunk):
                 part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
@@ -196,15 +195,13 @@ class RunningRows:
         batch = pad_rows(self.model, [self._context.tokens[row, :length].tolist()])
         cache = growing_cache(self.model, self.request.cache_dtype)
         self._cache.copy_source(row, cache)
-        self._logits[row] = self._prefill(batch, cache, [self.jobs[row]])[0]
+        self._logits[row] = self._prefill(batch, cache, [self.jobs[row]], [length])[0]
         self._cache.replace(row, cache, length)
 
     def _add(self, jobs: Sequence[Job], logits: Tensor) -> None:
         """Adds rows with the logits (R', V) after their prompts."""
         request, device = self.request, logits.device
-        tokens = torch.zeros(len(jobs), self._width, dtype=torch.long, device=device)
-        for row, job in zip(tokens, jobs, strict=True):
-            row[: len(job.ids)] = torch.tensor(job.ids, device=device)
+        tokens, _ = pad_right([[*job.ids, *[0] * (self._width - len(job.ids))] for job in jobs], 0, device)
         length = torch.tensor([len(job.ids) for job in jobs], device=device)
         limit: Any = self._limit
         if limit is None:
@@ -244,11 +241,11 @@ class RunningRows:
         self._sampler = sampler
 
     def _note_rows(self, jobs: Sequence[Job], lengths: Sequence[int]) -> None:
-        """Tells functions inside the model which rows the next forward has."""
+        """Tells functions inside the model which rows the next forward has, and their tokens after it."""
         if scope := scope_of(self.model):
             device = self.model.device
             prompts = torch.tensor([job.prompt for job in jobs], device=device)
-            scope.rows = prompts, torch.tensor(lengths, device=device) + (len(self) > 0)
+            scope.rows = prompts, torch.tensor(lengths, device=device)
 
     def _raise_for_empty_row(self, place: int) -> None:
         """Raises the error for a row that has no token to draw."""

@@ -31,8 +31,9 @@ class PrefixCache:
     without, up to the last bits of the logits. Several threads may share a cache.
 
     A change of the parameters or buffers empties the cache: other tensors, or a write that PyTorch counts,
-    as of an optimizer or `load_state_dict`. A write to `parameter.data` is not seen; call `clear` after it.
-    While functions are installed inside the model (`minitx.inspect`), nothing is read or stored.
+    as of an optimizer or `load_state_dict`; so do other classes of modules, as a pass of `minitx.optimize`
+    gives them, and another attention backend. A write to `parameter.data` is not seen; call `clear` after
+    it. While a module of the model has forward hooks, as of `minitx.inspect`, nothing is read or stored.
 
     Args:
         model: a decoder in eval mode, whose rotary positions do not depend on the whole length, as those of
@@ -147,7 +148,7 @@ def prefilled(
     Returns:
         The cache to run on, and the number of columns of the batch that it holds.
     """
-    if prefix is None or prefix.model is not model or scope_of(model):
+    if prefix is None or prefix.model is not model or _has_hooks(model):
         yield cache, 0
         return
     mask = batch.attention_mask
@@ -176,7 +177,7 @@ def remember(prefix: PrefixCache | None, session: Any) -> None:
         session: a `DecodingSession`; one that has not started stores nothing.
     """
     cache = vars(session).get("cache")
-    if prefix is None or cache is None or scope_of(session.model) or not cache.length:
+    if prefix is None or cache is None or _has_hooks(session.model) or not cache.length:
         return
     if any(type(layer) not in (DynamicCache, StaticCache) for layer in cache.layers):
         return
@@ -220,6 +221,15 @@ def _padded(pairs: Sequence[tuple[Tensor, Tensor] | None], time: int) -> tuple[T
 
 
 def _weights(model: CausalModel) -> tuple[Any, ...]:
-    """Returns what changes with the parameters and buffers of a model, or with a write to one of them."""
+    """Returns what changes with the tensors of a model, with a write to one, and what modules compute."""
     tensors = (*model.parameters(), *model.buffers())
-    return tuple((id(x), x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
+    written = ((id(x), x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
+    states = map(vars, model.modules())
+    return (*written, *map(type, model.modules()), *((x.get("backend"), x.get("forward")) for x in states))
+
+
+def _has_hooks(model: CausalModel) -> bool:
+    """Whether functions inside a model may change its keys and values."""
+    return scope_of(model) is not None or any(
+        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
+    )

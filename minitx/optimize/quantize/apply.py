@@ -90,7 +90,7 @@ def _install(module: Any, scheme: Scheme, quantized_weight: QuantizedWeight) -> 
     """Gives a projection its buffers and the class that uses them."""
     weight, kind = module.weight, type(module)
     module.quantized_from = Origin(
-        kind, source_of(weight), scheme.name, quantized_weight.error, weight.nbytes
+        kind, source_of(weight), scheme.name, quantized_weight.error, weight.nbytes, scheme.levels
     )
     module.__class__ = scheme.target(kind)
     module.register_buffer(WEIGHT, quantized_weight.integers, persistent=False)
@@ -113,6 +113,5 @@ def _drop_weights(model: nn.Module, modules: Sequence[Any], fused: Sequence[Join
             empty = torch.empty_like(module.weight, device="meta")
             module.weight = nn.Parameter(empty, requires_grad=False)
             module.weight_moved()
-    for joined in fused:  # their weights are no views any more, and never change
-        joined.views = tuple(view for view in joined.views if view.leaf != "weight")
-        joined.versions = [view.parameter._version for view in joined.views]
+    for joined in fused:  # so that a weight which is assigned later is seen, as before
+        joined.relink()

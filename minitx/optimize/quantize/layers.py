@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
 from minitx.optimize.classes import TracksWeight
-from minitx.optimize.quantize.products import int8_linear
+from minitx.optimize.quantize.products import check_levels, int8_linear
 from minitx.optimize.quantize.weight_only import int4_weight_linear, int8_weight_linear
 from minitx.validation import ArgumentValueError
 
@@ -29,6 +29,7 @@ class Origin:
         scheme: name of the pass, such as "int8_dynamic".
         error: relative error of the weight: norm(W - quantised W) / norm(W).
         bytes_before: of the weight.
+        levels: largest magnitude of the integers that products multiply; None for those of other passes.
     """
 
     kind: type[nn.Module]
@@ -36,6 +37,7 @@ class Origin:
     scheme: str
     error: float
     bytes_before: int
+    levels: int | None = None
 
 
 def source_of(weight: Tensor) -> tuple[Any, ...]:
@@ -91,6 +93,8 @@ class Quantized(TracksWeight, nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         is_current = state.pop("_is_current")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.quantized_from.levels is not None:
+            check_levels(self.quantized_from.levels)
         if is_current:
             self.weight_moved()
         else:

@@ -97,6 +97,20 @@ def weight_levels() -> int:
     return levels
 
 
+def check_levels(levels: int) -> None:
+    """Checks that products with the integers of a weight that was quantised elsewhere are exact here.
+
+    Args:
+        levels: their largest magnitude.
+
+    Raises:
+        ArgumentValueError: they are not on this processor.
+    """
+    if levels > weight_levels():
+        expected = f"at most {weight_levels()} on this processor"
+        raise ArgumentValueError("levels", levels, expected, "quantise the original model here")
+
+
 @cache
 def _weight_levels() -> int | None:
     return next((levels for levels in LEVELS if sums_are_exact(torch._int_mm, levels)), None)

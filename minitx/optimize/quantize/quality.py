@@ -66,9 +66,10 @@ def quality(model: nn.Module, reference: nn.Module, ids: Any) -> Quality:
         if getattr(each, "task", None) != "causal-lm":
             hint = 'load it with head="causal-lm"'
             raise ArgumentValueError(parameter, each, "a language model", hint)
+    device = next(model.parameters()).device
     for batch in _batches(ids):
-        target = batch[:, 1:].flatten()
-        both = [_log_probabilities(each, batch) for each in (model, reference)]
+        target = batch[:, 1:].flatten().to(device)
+        both = [_log_probabilities(each, batch).to(device) for each in (model, reference)]
         losses = [F.nll_loss(each, target, reduction="sum").double() for each in both]
         same = (both[0].argmax(-1) == both[1].argmax(-1)).sum()
         divergence = F.kl_div(both[0], both[1], reduction="sum", log_target=True)

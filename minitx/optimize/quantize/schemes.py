@@ -29,6 +29,7 @@ class Scheme:
         divisor: of the inputs of a weight that can be taken.
         transposed: whether the first buffer is kept as (inputs, outputs), in the same order in memory.
         outputs_apart: whether each output has a row of the buffers, and not a place in a block of several.
+        levels: largest magnitude of an integer, where the processor limits it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Scheme:
     divisor: int = 1
     transposed: bool = False
     outputs_apart: bool = True
+    levels: int | None = None
 
     def target(self, kind: type[nn.Module]) -> type[layers.Quantized]:
         """Returns the class for a class of projections."""
@@ -52,7 +54,7 @@ def int8_dynamic_scheme(levels: int) -> Scheme:
     """
     quantize = partial(in_parts, partial(quantize_rows, levels=levels))
     kinds = (layers.Int8Linear, layers.Int8ExpertsLinear)
-    return Scheme("int8_dynamic", *kinds, quantize, transposed=True)
+    return Scheme("int8_dynamic", *kinds, quantize, transposed=True, levels=levels)
 
 
 def int8_weights_scheme() -> Scheme:

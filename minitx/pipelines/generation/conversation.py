@@ -18,6 +18,9 @@ from minitx.validation import ArgumentValueError, check_optional_strings, check_
 class Conversation:
     """A conversation with a chat model. Each answer runs only the tokens that the model has not run before.
 
+    Their keys and values are kept until `reset`, in a `minitx.PrefixCache` of at most 1 GiB; `stream` takes
+    another one as `prefix`, or None. With `cache` or `inputs_embeds` an answer runs all tokens.
+
     Args:
         model: a causal language model in eval mode; None to set it later.
         tokenizer: of the model, with a chat template.
@@ -36,12 +39,13 @@ class Conversation:
         check_optional_strings(system=system)
         self.model: Any = model if model is None else check_causal_model(model)
         self.tokenizer, self.system = tokenizer, system
-        self._prefix: PrefixCache | None = None
+        self._prefix: PrefixCache | None
         self.messages: list[dict[str, str]]
         self.reset()
 
     def reset(self) -> None:
-        """Removes all messages but the system message."""
+        """Removes all messages but the system message, and the keys and values."""
+        self._prefix = None
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
 
     def prompt(self, text: str) -> list[int]:
@@ -88,7 +92,9 @@ class Conversation:
         answer, failed = "", False
         try:
             prompt = [self.prompt(text)]
-            options = {"num_samples": 1, "prefix": self._known()} | options  # whatever the checkpoint states
+            options = {"num_samples": 1} | options  # whatever the checkpoint states
+            if all(options.get(name) is None for name in ("cache", "inputs_embeds")):
+                options = {"prefix": self._known()} | options
             for event in stream(self.model, prompt, strategy, tokenizer=self.tokenizer, **options):
                 answer += event.text
                 yield event

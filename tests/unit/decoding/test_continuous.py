@@ -17,6 +17,7 @@ from minitx.decoding import Choices, Context, PromptLookup, Speculative
 from minitx.decoding.continuous import cache as rows_cache
 from minitx.decoding.continuous.generate_many import PADDING, TOGETHER, in_groups
 from minitx.decoding.continuous.running import Job
+from minitx.models.taps import match_places, tapped
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.decoding.test_session import CONFIGS, LLAMA, model_of
 
@@ -227,6 +228,21 @@ def test_functions_see_the_numbers_and_tokens_of_their_rows(models: Any) -> None
     assert processed == {*map(tuple, prompts)}
 
 
+def test_functions_inside_the_model_see_the_padding_of_a_row_that_is_run_anew(models: Any) -> None:
+    """LongRoPE runs a row anew at 8 tokens: alone, so without padding."""
+    model, seen = models("longrope"), []
+
+    def _tap(value: Tensor, call: Any) -> None:
+        seen.append((value.shape[1], call.padding.tolist()))
+
+    places = [(place, _tap) for place in match_places(model, "decoder.layers.0.output")]
+    with tapped(model, places):
+        minitx.generate_many(model, [[5, 6, 7], [8] * 5], Greedy(), max_new_tokens=6, stop=NO_END)
+    again = [padding for time, padding in seen if time == 8]
+    assert again == [[0], [0]]
+    assert [padding for time, padding in seen if time == 1] == [[0, 2]] * 5  # the longer prompt comes first
+
+
 def test_rows_come_when_they_end(models: Any) -> None:
     model, prompts = models("llama"), [[5], [6, 7], [8, 9, 10], [11]]
     options: dict[str, Any] = {"max_new_tokens": [9, 0, 2, 4], "rows": 2, "stop": NO_END}
@@ -239,6 +255,23 @@ def test_rows_come_when_they_end(models: Any) -> None:
     assert order == [1, 3, 2, 0]
     first = next(minitx.generate_as_completed(model, prompts, Greedy(), **options))
     assert first[0] == 1
+
+
+@pytest.mark.parametrize("cache", [None, "int8"])
+def test_room_grows_with_the_rows(models: Any, cache: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that no memory could hold is none if rows end before."""
+    monkeypatch.setattr(rows_cache, "SPARE", 3)
+    model, prompts = models("llama"), [[5, 6, 7], [8], [9, 10]]
+    stop = Stop(eos=(), function=lambda row, tokens: len(tokens) == 30 + row)
+    options: dict[str, Any] = {"stop": stop, "cache": cache}
+    many = minitx.generate_many(model, prompts, Greedy(), max_new_tokens=10**12, rows=2, **options)
+    assert [len(row) for row in ids(many)] == [30, 31, 32]
+    if cache is None:
+        expected = [
+            minitx.generate(model, [p], Greedy(), max_new_tokens=30 + n, stop=NO_END)
+            for n, p in enumerate(prompts)
+        ]
+        assert ids(many) == [ids(one)[0] for one in expected]
 
 
 def test_a_chunked_prefill_changes_nothing(models: Any) -> None:

@@ -53,15 +53,18 @@ def models() -> Any:
 
 @contextmanager
 def run_tokens(model: Any) -> Iterator[list[int]]:
-    """The number of columns of every forward."""
+    """The number of columns of every forward, without a hook, since there is no reuse with one."""
     sizes: list[int] = []
-    hook = model.decoder_embedder.word_emb.register_forward_hook(
-        lambda module, args, out: sizes.append(args[0].shape[1])
-    )
-    try:
+    embedding, forward = model.decoder_embedder.word_emb, torch.nn.Embedding.forward
+
+    def _counted(module: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
+        if module is embedding:
+            sizes.append(ids.shape[1])
+        return forward(module, ids)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Embedding, "forward", _counted)
         yield sizes
-    finally:
-        hook.remove()
 
 
 def ids(result: Any) -> list[list[int]]:
@@ -144,6 +147,49 @@ def test_changed_weights_empty_it() -> None:
     assert prefix.num_bytes == 0
 
 
+def test_a_pass_and_another_backend_empty_it() -> None:
+    """Keys of int8 projections are others, though parameters and buffers may be the same objects."""
+    model = model_of("gpt2").double()
+    prefix, attention = PrefixCache(model), model.decoder.layers[0].attention.self_attention
+    kind, backend = type(attention.K), attention.backend
+
+    class Negative(kind):  # type: ignore[misc, valid-type]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -super().forward(x)
+
+    def _fill() -> None:
+        minitx.generate(model, [START], Greedy(), max_new_tokens=2, stop=NO_END, prefix=prefix)
+        assert prefix.matching(START) == len(START)
+
+    _fill()
+    attention.K.__class__ = Negative
+    assert prefix.matching(START) == 0
+    attention.K.__class__ = kind
+    _fill()
+    attention.backend = lambda *args: backend(*args)
+    assert prefix.matching(START) == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_hooks_neither_read_nor_store(many: bool) -> None:
+    model = model_of("gpt2").double()
+    prefix, key = PrefixCache(model), model.decoder.layers[0].attention.self_attention.K
+    function = minitx.generate_many if many else minitx.generate
+    options: dict[str, Any] = {"max_new_tokens": 6, "stop": NO_END}
+    plain = ids(function(model, [START], Greedy(), prefix=prefix, **options))
+    stored = len(prefix)
+    for register in (
+        lambda: key.register_forward_hook(lambda module, args, output: -3 * output),
+        lambda: key.register_forward_pre_hook(lambda module, args: (-3 * args[0],)),
+    ):
+        hook = register()
+        hooked = ids(function(model, [START], Greedy(), prefix=prefix, **options))
+        assert hooked == ids(function(model, [START], Greedy(), **options))
+        assert hooked != plain
+        hook.remove()
+        assert (prefix.reused, len(prefix)) == (0, stored)
+
+
 def test_it_is_refused_where_keys_depend_on_more(models: Any) -> None:
     for kind in ("t5", "longrope"):
         with pytest.raises(ArgumentValueError, match="keys depend on the tokens alone"):
@@ -189,6 +235,16 @@ def test_a_conversation_runs_each_message_once() -> None:
         expected = minitx.generate(model, [prompt], Greedy(), max_new_tokens=8, tokenizer=tokenizer)
         assert answers[-1] == expected.texts[0]  # type: ignore[index]
     assert sizes[0] < len(prompt) / 2
+    assert talk._prefix
+    with run_tokens(model) as sizes:
+        rounded = [event.text for event in talk.stream("And?", Greedy(), max_new_tokens=3, cache="int8")]
+    assert 1 <= len(rounded) <= 3
+    assert sizes[0] > len(prompt)
+    prefix = PrefixCache(model)
+    with pytest.raises(ArgumentValueError, match=r"prefix=.* must be None with cache"):
+        next(talk.stream("And?", Greedy(), max_new_tokens=3, cache="int8", prefix=prefix))
+    talk.reset()
+    assert talk._prefix is None
 
 
 @settings(max_examples=60, deadline=None)

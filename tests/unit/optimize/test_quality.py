@@ -85,6 +85,20 @@ def test_the_figures_are_those_of_the_definitions(ids: Ids, reference: Any) -> N
     )
 
 
+def test_losses_are_computed_where_the_model_is(reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[tuple[str, str]] = []
+    nll_loss = F.nll_loss
+
+    def _noted(x: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
+        devices.append((x.device.type, target.device.type))
+        return nll_loss(x, target, **options)
+
+    monkeypatch.setattr(F, "nll_loss", _noted)
+    with pytest.raises(NotImplementedError, match="meta"):  # it has no values, and so no result
+        quality(load().to("meta"), reference, [[1, 2, 3]])
+    assert devices == [("meta", "meta")] * 2
+
+
 def test_bad_arguments(reference: Any) -> None:
     with pytest.raises(ArgumentTypeError, match="reference="):
         quality(reference, "minitx/tiny-decoder", [[1, 2]])  # type: ignore[arg-type]

@@ -291,6 +291,23 @@ def test_copies_and_pickles(model: Any, quantize: Callable[..., Any]) -> None:
         assert not isinstance(undo_quantization(other).head.projection, Quantized)
 
 
+def test_integers_of_another_processor_are_refused(
+    quantize: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor without VNNI cuts off sums of magnitudes above 64."""
+    monkeypatch.setattr(products, "_weight_levels", lambda: 127)
+    pickled = pickle.dumps(quantize(linear(64, 64)))
+    monkeypatch.setattr(products, "_weight_levels", lambda: 64)
+    if quantize is not int8_dynamic:
+        pickle.loads(pickled)
+        return
+    with pytest.raises(ArgumentValueError, match="levels=127 must be at most 64 on this processor"):
+        pickle.loads(pickled)
+    pickled = pickle.dumps(quantize(linear(64, 64)))
+    monkeypatch.setattr(products, "_weight_levels", lambda: 127)
+    pickle.loads(pickled)
+
+
 def change_in_place(model: Any) -> None:
     with torch.no_grad():
         model.head.projection.weight.mul_(2)
@@ -461,6 +478,26 @@ def test_weights_of_one_product_can_be_dropped(fused: Any, quantize: Callable[..
     for model in (fused, copy.deepcopy(fused), fused.float()):
         assert torch.equal(logits(model), expected)
     assert calls
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("names", [("Q", "K", "V"), ("K",)], ids=len)
+def test_a_weight_that_is_assigned_after_it_was_dropped_is_seen(
+    fused: Any, names: tuple[str, ...], copied: bool
+) -> None:
+    state = {
+        f"{prefix}.{name}.weight": value * 2
+        for prefix, module in fused.named_modules()
+        for name in names
+        if (value := dict(module.named_parameters()).get(f"{name}.weight")) is not None
+    }
+    assert state
+    int8_dynamic(fused, keep_weights=False)
+    model = copy.deepcopy(fused) if copied else fused
+    logits(model)
+    model.load_state_dict(state, strict=False, assign=True)
+    with pytest.raises(ArgumentValueError, match=r"weight=.* must be the one that was quantised"):
+        logits(model)
 
 
 def test_a_projection_of_one_product_can_be_skipped(fused: Any) -> None:
