@@ -121,6 +121,24 @@ def test_two_generations_share_a_step_without_mixing() -> None:
     assert len(model.graph_steps.steps) == 1
 
 
+def test_slots_that_were_never_filled_are_not_read() -> None:
+    """Memory that is not cleared may hold NaN, and the weight 0 times NaN is NaN."""
+    model = decoder("mistral")
+    ids = torch.tensor([[5, 6, 7]])
+    written = []
+    for each in (model, static_steps(copy.deepcopy(model), Counted)):
+        Counted.runs = 0
+        with torch.inference_mode():
+            cache = each.make_cache(12)
+            each(ids, cache=cache)
+            for layer in cache.layers:
+                assert layer.size > 3
+                layer.key[:, :, 3:], layer.value[:, :, 3:] = torch.nan, torch.nan
+            written.append([each(ids[:, :1], cache=cache).logits for _ in range(2)])
+    assert Counted.runs == 2
+    torch.testing.assert_close(written[1], written[0], atol=1e-9, rtol=0.0)
+
+
 def test_other_weights_are_another_step() -> None:
     model, options = decoder("gpt2"), {"max_new_tokens": 6, "stop": Stop(eos=())}
     static_steps(model, Counted)

@@ -101,7 +101,8 @@ class StaticStep:
             assert layer.value is not None
             if layer.key is part.key:
                 continue
-            used = part.slots if part.is_ring else cache.length
+            # Slots beyond were never filled: they may hold NaN.
+            used = min(cache.high_water_mark, part.slots) if part.is_ring else cache.length
             part.key[:, :, :used] = layer.key[:, :, :used]
             part.value[:, :, :used] = layer.value[:, :, :used]
             layer.key, layer.value = part.key, part.value
