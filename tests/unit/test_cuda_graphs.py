@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from threading import Barrier
+from time import sleep
 from typing import Any
 
 import pytest
@@ -137,6 +140,57 @@ def test_slots_that_were_never_filled_are_not_read() -> None:
             written.append([each(ids[:, :1], cache=cache).logits for _ in range(2)])
     assert Counted.runs == 2
     torch.testing.assert_close(written[1], written[0], atol=1e-9, rtol=0.0)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Beam(num_beams=2)], ids=["greedy", "beam"])
+def test_threads_do_not_mix(strategy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads meet before each step, and a step gives way to the other one in its midst."""
+    model = decoder("llama")
+    options: dict[str, Any] = {"max_new_tokens": 8, "stop": Stop(eos=())}
+    prompts = [[[5, 6, 7]], [[12, 13, 14]]]
+    expected = [minitx.generate(model, prompt, strategy, **options)[0].tokens.tolist() for prompt in prompts]
+    static_steps(model, StaticStep)
+    embed, forward = model.embedder.forward, model.forward
+    meet = Barrier(2, timeout=20)
+
+    def _forward(*inputs: Any, **more: Any) -> Any:
+        meet.wait()
+        return forward(*inputs, **more)
+
+    def _embed(*inputs: Any, **more: Any) -> Any:
+        sleep(0.005)
+        return embed(*inputs, **more)
+
+    monkeypatch.setattr(model, "forward", _forward)
+    monkeypatch.setattr(model.embedder, "forward", _embed)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(minitx.generate, model, prompt, strategy, **options) for prompt in prompts]
+    assert [run.result()[0].tokens.tolist() for run in runs] == expected
+
+
+def test_a_step_serves_one_thread_while_its_cache_lives() -> None:
+    """Between two steps of one thread, its cache may not move: a search reorders the rows of it."""
+    model, ids = static_steps(decoder("llama"), StaticStep), torch.tensor([[5]])
+
+    def start() -> Any:
+        with torch.inference_mode():
+            cache = model.make_cache(9)
+            model(torch.tensor([[5, 6, 7]]), cache=cache)
+            model(ids, cache=cache)
+        return cache
+
+    cache = start()
+    key = cache.layers[0].key
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(start).result()
+        assert len(model.graph_steps.steps) == 2
+        assert cache.layers[0].key is key
+        with torch.inference_mode():
+            model(ids, cache=other)  # from another thread: it stays in its step
+        assert len(model.graph_steps.steps) == 2
+        del cache
+        pool.submit(start).result()
+        assert len(model.graph_steps.steps) == 2
 
 
 def test_other_weights_are_another_step() -> None:

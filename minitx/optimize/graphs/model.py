@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import cache
+from itertools import count
+from threading import Lock
 from typing import Any
 
 import torch
@@ -29,14 +31,21 @@ _DECODER = "minitx.load(name) of a decoder has one"
 class Steps:
     """The steps of a model, the latest last.
 
+    A step serves one thread at a time: while its cache lives, other threads get a step of their own, since
+    between two steps a search may reorder the rows of the cache in the buffers.
+
     Args:
         kind: class of the steps.
         most: how many are kept.
+
+    Attributes:
+        lock: held while a step is chosen and runs.
     """
 
     def __init__(self, kind: type[StaticStep], most: int) -> None:
-        self.kind, self.most = kind, most
-        self.steps: OrderedDict[tuple[int, ...], StaticStep] = OrderedDict()
+        self.kind, self.most, self.lock = kind, most, Lock()
+        self.steps: OrderedDict[tuple[int, ...], StaticStep] = OrderedDict()  # by number, rows and slots
+        self.numbers = count()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
         return Steps(self.kind, self.most)
@@ -46,7 +55,10 @@ class Steps:
         sizes, batch = sizes_of(cache), cache.batch
         if sizes is None or batch is None:
             return None
-        key = (batch, *sizes)
+        same = [key for key in self.steps if key[1:] == (batch, *sizes)]
+        held = [key for key in same if self.steps[key].holds(cache)]
+        free = [key for key in same if self.steps[key].is_free()]
+        key = next(iter(held or free), None) or (next(self.numbers), batch, *sizes)
         step = self.steps.get(key)
         if step is not None and not step.holds(cache) and step.built_for != built_of(model):
             self.steps.clear()  # other weights or parts
@@ -81,16 +93,14 @@ class _Graphed(InPlaceOf, nn.Module):
             and labels is None
             and not any(v is not None and v is not False for v in plain.values())
         ):
-            step = _step_for(model, input_ids, position_ids, past)
-            if step is not None:
-                return step(model, input_ids, position_ids, past)  # type: ignore[arg-type]
+            output = _step(model, input_ids, position_ids, past)
+            if output is not None:
+                return output
         return super().forward(input_ids, attention_mask, position_ids, labels, **options)
 
 
-def _step_for(
-    model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cache | None
-) -> StaticStep | None:
-    """Returns the step that computes this call, if there is one; else the plain model does.
+def _step(model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cache | None) -> Any:
+    """Returns the output of the step that computes this call; None: the plain model computes it.
 
     Args:
         model: of `_Graphed`.
@@ -116,7 +126,9 @@ def _step_for(
         embedder.check_positions(position_ids, tuple(ids.shape))
         positions = model.config.stack.positions
         check_same_rotation(positions, position_ids, length, past.high_water_mark)
-    return model.graph_steps.of(model, past)  # type: ignore[no-any-return]
+    with model.graph_steps.lock:
+        step = model.graph_steps.of(model, past)
+        return None if step is None else step(model, ids, position_ids, past)
 
 
 def _can_run(model: Any, batch: int) -> bool:
