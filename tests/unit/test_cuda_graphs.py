@@ -14,7 +14,7 @@ import torch
 
 import minitx
 from minitx import Beam, Greedy, Sample, Stop
-from minitx.optimize import cuda_graphs, undo_cuda_graphs
+from minitx.optimize import cuda_graphs, undo_cuda_graphs, undo_unpadded, unpadded
 from minitx.optimize.graphs.model import static_steps
 from minitx.optimize.graphs.step import StaticStep
 from minitx.validation import ArgumentTypeError, ArgumentValueError
@@ -256,6 +256,25 @@ def test_the_pass_and_its_inverse() -> None:
     assert undo_cuda_graphs(undo_cuda_graphs(model)) is model
     assert type(model) is plain
     assert not hasattr(model, "graph_steps")
+
+
+@pytest.mark.parametrize("unpadded_first", [True, False])
+def test_passes_are_undone_in_any_order(unpadded_first: bool) -> None:
+    passes = [(unpadded, undo_unpadded), (static_steps, undo_cuda_graphs)]
+    if not unpadded_first:
+        passes.reverse()
+    (first, undo_first), (second, undo_second) = passes
+    alone: Any = type(second(decoder("llama")))
+    for undone, rest, stays in ((undo_first, undo_second, alone), (undo_second, undo_first, None)):
+        model = decoder("llama")
+        plain, printed = type(model), repr(model)
+        one = type(first(model))
+        second(model)
+        assert repr(model) == printed
+        assert type(undone(model)) is (stays or one)
+        assert hasattr(model, "graph_steps") is (undone is undo_unpadded)
+        minitx.generate(model, PROMPTS, Greedy(), max_new_tokens=3, stop=Stop(eos=()))
+        assert type(rest(model)) is plain
 
 
 def test_what_is_refused() -> None:

@@ -8,7 +8,6 @@ launches them at once. The pass gives the model a class that runs steps of one t
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import cache
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -21,7 +20,7 @@ from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
-from minitx.optimize.classes import InPlaceOf, Module
+from minitx.optimize.classes import InPlaceOf, Module, mix_in, take_out
 from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
 
@@ -141,12 +140,6 @@ def _can_run(model: Any, batch: int) -> bool:
     return True
 
 
-@cache
-def _graphed(kind: Any) -> Any:
-    """Returns the class with steps for a class of decoders."""
-    return type(f"Graphed{kind.__name__}", (_Graphed, kind), {})
-
-
 def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int = 4) -> Module:
     """Lets a decoder compute the steps of a generation in buffers of fixed sizes.
 
@@ -169,8 +162,7 @@ def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int =
     if type(checked.decoder) is not Stack:
         expected = "a decoder with a stack of minitx"
         raise ArgumentValueError("model", model, expected, "other stacks have their own masks")
-    plain: Any = type(checked)
-    checked.__class__ = _graphed(plain)
+    mix_in(checked, _Graphed)
     checked.graph_steps = Steps(kind, check_integer("most", most, 1))
     return model
 
@@ -209,6 +201,6 @@ def undo_cuda_graphs(model: Module) -> Module:
     """
     checked: Any = check_type("model", model, nn.Module, "a module")
     if isinstance(checked, _Graphed):
-        checked.__class__ = type(checked).__bases__[1]
+        take_out(checked, _Graphed)
         del checked.graph_steps
     return model
