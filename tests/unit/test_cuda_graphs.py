@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from threading import Barrier
 from time import sleep
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ import minitx
 from minitx import Beam, Greedy, Sample, Stop
 from minitx.optimize import cuda_graphs, undo_cuda_graphs, undo_unpadded, unpadded
 from minitx.optimize.graphs.model import static_steps
-from minitx.optimize.graphs.step import StaticStep
+from minitx.optimize.graphs.step import GraphStep, StaticStep
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.unit.test_devices import FIRST, small, tasks
@@ -256,6 +259,38 @@ def test_the_pass_and_its_inverse() -> None:
     assert undo_cuda_graphs(undo_cuda_graphs(model)) is model
     assert type(model) is plain
     assert not hasattr(model, "graph_steps")
+
+
+def test_a_graph_is_recorded_on_the_device_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here on one that is called "cpu"; no other one may be the current device or have the stream."""
+    model, devices, recorded = static_steps(decoder("llama"), GraphStep), ["current"], list[Any]()
+
+    class Stream:
+        def __init__(self, device: Any = None) -> None:
+            self.device = str(device or devices[-1])
+
+        def wait_stream(self, other: Any) -> None: ...
+
+    @contextmanager
+    def device(device: Any) -> Iterator[None]:
+        devices.append(str(device))
+        yield
+        devices.pop()
+
+    @contextmanager
+    def graph(graph: Any, stream: Any = None) -> Iterator[None]:
+        recorded.append((devices[-1], stream and stream.device))
+        yield
+
+    fakes = {"device": device, "graph": graph, "stream": nullcontext, "Stream": Stream}
+    fakes |= {"current_stream": Stream, "CUDAGraph": Mock}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    with torch.inference_mode():
+        cache = model.make_cache(9)
+        model(torch.tensor([[5, 6, 7]]), cache=cache)
+        model(torch.tensor([[5]]), cache=cache)
+    assert recorded == [("cpu", "cpu")]
 
 
 @pytest.mark.parametrize("unpadded_first", [True, False])

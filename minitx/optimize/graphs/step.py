@@ -238,7 +238,8 @@ class GraphStep(StaticStep):
                 self.compute(model)
         torch.cuda.current_stream(self.ids.device).wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Without these two, it would record on the current device, and on that of the first graph.
+        with torch.cuda.device(self.ids.device), torch.cuda.graph(self.graph, stream=stream):
             self.output = self.compute(model)
 
 
