@@ -157,11 +157,8 @@ def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int =
     """
     checked: Any = check_type("model", model, nn.Module, "a module")
     undo_cuda_graphs(model)
-    if getattr(checked, "families", None) != ("decoder",) or checked.task != "causal-lm":
-        raise ArgumentValueError("model", model, "a decoder with a language model head", _DECODER)
-    if type(checked.decoder) is not Stack:
-        expected = "a decoder with a stack of minitx"
-        raise ArgumentValueError("model", model, expected, "other stacks have their own masks")
+    if refusal := _refusal(checked):
+        raise ArgumentValueError("model", model, *refusal)
     mix_in(checked, _Graphed)
     checked.graph_steps = Steps(kind, check_integer("most", most, 1))
     return model
@@ -186,11 +183,33 @@ def cuda_graphs(model: Module, *, most: int = 4) -> Module:
         ArgumentTypeError: not a module.
         ArgumentValueError: not such a decoder, or not on a CUDA device.
     """
-    device = next(iter(check_type("model", model, nn.Module, "a module").parameters())).device
+    device = _device_of(check_type("model", model, nn.Module, "a module"))
     if device.type != "cuda":
         hint = 'there are graphs of CUDA alone; move it with model.to("cuda")'
         raise ArgumentValueError("model", model, f"on a CUDA device, not on {device}", hint)
     return static_steps(model, GraphStep, most)
+
+
+def no_graphs(model: nn.Module) -> str | None:
+    """Returns why `cuda_graphs` does not serve a model; None: it does."""
+    if _device_of(model).type != "cuda":
+        return "the model is not on a CUDA device"
+    refusal = _refusal(model)
+    return f"the model is not {refusal[0]}" if refusal else None
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """Returns the device of a model, the CPU if it has no parameters."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _refusal(model: Any) -> tuple[str, str] | None:
+    """Returns what a model should be to have steps of fixed shapes, and a hint; None: it is."""
+    if getattr(model, "families", None) != ("decoder",) or model.task != "causal-lm":
+        return "a decoder with a language model head", _DECODER
+    if type(model.decoder) is not Stack:
+        return "a decoder with a stack of minitx", "other stacks have their own masks"
+    return None
 
 
 def undo_cuda_graphs(model: Module) -> Module:
