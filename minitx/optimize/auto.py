@@ -14,6 +14,7 @@ from minitx.optimize.applied import AppliedPass, Report
 from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
 from minitx.optimize.classes import Module
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.graphs.model import cuda_graphs, no_graphs, undo_cuda_graphs
 from minitx.optimize.packed import can_be_packed, pack_weights, packed_is_faster, unpack_weights
 from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
 from minitx.optimize.quantize.products import int8_is_faster
@@ -29,7 +30,7 @@ class Pass:
 
     Attributes:
         apply: the pass.
-        undo: its inverse, a public function of `minitx.optimize` or `minitx.optimize.quantize`.
+        undo: its inverse, a public function of `minitx.optimize` or a package in it.
         does: what it does.
         exactness: how its outputs differ.
         cost: memory that it takes.
@@ -131,6 +132,14 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         "weights and inputs of projections rounded to 8 bits; minitx.optimize.quantize.quality measures",
         "a quarter as much memory as the weights",
         _no_int8,
+    ),
+    "cuda_graphs": Pass(
+        cuda_graphs,
+        undo_cuda_graphs,
+        "each step of a generation launched as one CUDA graph",
+        "equal up to rounding",
+        "a cache for each of up to 4 recorded steps",
+        no_graphs,
     ),
 }
 _PRODUCTS = ("pack_weights", "bfloat16_weights", "int8_dynamic")  # of which a projection has one

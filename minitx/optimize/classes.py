@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 from torch import nn
@@ -78,3 +79,33 @@ def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None
         if chosen := choose(type(module)):
             module.__class__ = chosen
     return model
+
+
+def mix_in(module: nn.Module, mixin: Any) -> None:
+    """Puts a mixin in front of the class of a module, in place, unless it is there already.
+
+    Args:
+        module: any module.
+        mixin: an `InPlaceOf` named _Word; the class is then called Word and the former name.
+    """
+    if not isinstance(module, mixin):
+        kind: Any = type(module)
+        module.__class__ = _mixed(mixin, kind)
+
+
+def take_out(module: nn.Module, mixin: type[InPlaceOf]) -> None:
+    """Undoes `mix_in` in place, whichever mixins came after it; does nothing if the mixin is not there."""
+    if isinstance(module, mixin):
+        module.__class__ = _without(mixin, type(module))
+
+
+@cache
+def _mixed(mixin: Any, kind: Any) -> Any:
+    """Returns a class with a mixin in front of it."""
+    return type(f"{mixin.__name__.strip('_')}{kind.__name__}", (mixin, kind), {})
+
+
+def _without(mixin: Any, kind: Any) -> Any:
+    """Returns a class of `_mixed` without one of its mixins."""
+    first, rest = kind.__bases__
+    return rest if first is mixin else _mixed(first, _without(mixin, rest))

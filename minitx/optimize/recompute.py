@@ -6,7 +6,6 @@ all, and takes about a third longer.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from minitx.layers.layer import Layer
-from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.optimize.classes import InPlaceOf, Module, all_modules, mix_in, take_out
+from minitx.validation import check_type
 
 
 class _Recomputed(InPlaceOf, nn.Module):
@@ -28,14 +28,6 @@ class _Recomputed(InPlaceOf, nn.Module):
             return result
         recomputed: Tensor = checkpoint(super().forward, *inputs, use_reentrant=False, **options)
         return recomputed
-
-
-@cache
-def _recomputed(kind: Any) -> Any:
-    """Returns the class of layers that are computed again, for a class of layers."""
-    if issubclass(kind, _Recomputed):
-        return kind
-    return type(f"Recomputed{kind.__name__}", (_Recomputed, kind), {})
 
 
 def recompute_layers(model: Module) -> Module:
@@ -53,7 +45,11 @@ def recompute_layers(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return change_classes(model, lambda kind: _recomputed(kind) if issubclass(kind, Layer) else None)
+    check_type("model", model, nn.Module, "a module")
+    for module in all_modules(model):
+        if isinstance(module, Layer):
+            mix_in(module, _Recomputed)
+    return model
 
 
 def undo_recompute_layers(model: Module) -> Module:
@@ -62,4 +58,7 @@ def undo_recompute_layers(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return change_classes(model, lambda kind: kind.__bases__[1] if issubclass(kind, _Recomputed) else None)
+    check_type("model", model, nn.Module, "a module")
+    for module in all_modules(model):
+        take_out(module, _Recomputed)
+    return model

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ from minitx.layers.disentangled import DisentangledSelfAttention, DisentangledSt
 from minitx.layers.rotary import original_contexts
 from minitx.layers.stack import Stack
 from minitx.layers.unpadded import Runs
-from minitx.optimize.classes import InPlaceOf
+from minitx.optimize.classes import InPlaceOf, mix_in, take_out
 from minitx.validation import ArgumentTypeError, ArgumentValueError, is_transformed, values_unavailable
 
 TOKENS = 2048  # in a row on a CPU; activations of more do not stay in its cache
@@ -59,12 +58,6 @@ class _Unpadded(InPlaceOf, nn.Module):
         return run_rows(run, stack, hidden, mask, position_ids)
 
 
-@cache
-def _unpadded(kind: Any) -> Any:
-    """Returns the class of models that compute no padding, for a class of models."""
-    return kind if issubclass(kind, _Unpadded) else type(f"Unpadded{kind.__name__}", (_Unpadded, kind), {})
-
-
 def unpadded(model: AnyModel) -> AnyModel:
     """Lets a model compute no padding: the tokens of a batch run through its stack as one row.
 
@@ -85,8 +78,7 @@ def unpadded(model: AnyModel) -> AnyModel:
     if reason := obstacle(stack):
         expected = "one whose tokens meet in attention alone"
         raise ArgumentValueError("model", type(model).__name__, expected, reason)
-    kind: Any = type(model)
-    model.__class__ = _unpadded(kind)
+    mix_in(model, _Unpadded)
     return model
 
 
@@ -97,8 +89,7 @@ def undo_unpadded(model: AnyModel) -> AnyModel:
         ArgumentTypeError: not a model of minitx.
     """
     first_stack(model)
-    if isinstance(model, _Unpadded):
-        model.__class__ = type(model).__bases__[1]
+    take_out(model, _Unpadded)
     return model
 
 
@@ -116,9 +107,8 @@ def without_padding(model: Any) -> Any:
     stack = model.get_submodule(families[0])
     if obstacle(stack) or is_watched(stack) or _is_compiled(model):
         return model
-    kind: Any = type(model)
     view = copy(model)
-    view.__class__ = _unpadded(kind)
+    mix_in(view, _Unpadded)
     return view
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from threading import Barrier
+from time import sleep
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 import minitx
 from minitx import Beam, Greedy, Sample, Stop
-from minitx.optimize import cuda_graphs, undo_cuda_graphs
+from minitx.optimize import cuda_graphs, undo_cuda_graphs, undo_unpadded, unpadded
 from minitx.optimize.graphs.model import static_steps
-from minitx.optimize.graphs.step import StaticStep
+from minitx.optimize.graphs.step import GraphStep, StaticStep
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.unit.test_devices import FIRST, small, tasks
@@ -121,6 +127,75 @@ def test_two_generations_share_a_step_without_mixing() -> None:
     assert len(model.graph_steps.steps) == 1
 
 
+def test_slots_that_were_never_filled_are_not_read() -> None:
+    """Memory that is not cleared may hold NaN, and the weight 0 times NaN is NaN."""
+    model = decoder("mistral")
+    ids = torch.tensor([[5, 6, 7]])
+    written = []
+    for each in (model, static_steps(copy.deepcopy(model), Counted)):
+        Counted.runs = 0
+        with torch.inference_mode():
+            cache = each.make_cache(12)
+            each(ids, cache=cache)
+            for layer in cache.layers:
+                assert layer.size > 3
+                layer.key[:, :, 3:], layer.value[:, :, 3:] = torch.nan, torch.nan
+            written.append([each(ids[:, :1], cache=cache).logits for _ in range(2)])
+    assert Counted.runs == 2
+    torch.testing.assert_close(written[1], written[0], atol=1e-9, rtol=0.0)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Beam(num_beams=2)], ids=["greedy", "beam"])
+def test_threads_do_not_mix(strategy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads meet before each step, and a step gives way to the other one in its midst."""
+    model = decoder("llama")
+    options: dict[str, Any] = {"max_new_tokens": 8, "stop": Stop(eos=())}
+    prompts = [[[5, 6, 7]], [[12, 13, 14]]]
+    expected = [minitx.generate(model, prompt, strategy, **options)[0].tokens.tolist() for prompt in prompts]
+    static_steps(model, StaticStep)
+    embed, forward = model.embedder.forward, model.forward
+    meet = Barrier(2, timeout=20)
+
+    def _forward(*inputs: Any, **more: Any) -> Any:
+        meet.wait()
+        return forward(*inputs, **more)
+
+    def _embed(*inputs: Any, **more: Any) -> Any:
+        sleep(0.005)
+        return embed(*inputs, **more)
+
+    monkeypatch.setattr(model, "forward", _forward)
+    monkeypatch.setattr(model.embedder, "forward", _embed)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(minitx.generate, model, prompt, strategy, **options) for prompt in prompts]
+    assert [run.result()[0].tokens.tolist() for run in runs] == expected
+
+
+def test_a_step_serves_one_thread_while_its_cache_lives() -> None:
+    """Between two steps of one thread, its cache may not move: a search reorders the rows of it."""
+    model, ids = static_steps(decoder("llama"), StaticStep), torch.tensor([[5]])
+
+    def start() -> Any:
+        with torch.inference_mode():
+            cache = model.make_cache(9)
+            model(torch.tensor([[5, 6, 7]]), cache=cache)
+            model(ids, cache=cache)
+        return cache
+
+    cache = start()
+    key = cache.layers[0].key
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(start).result()
+        assert len(model.graph_steps.steps) == 2
+        assert cache.layers[0].key is key
+        with torch.inference_mode():
+            model(ids, cache=other)  # from another thread: it stays in its step
+        assert len(model.graph_steps.steps) == 2
+        del cache
+        pool.submit(start).result()
+        assert len(model.graph_steps.steps) == 2
+
+
 def test_other_weights_are_another_step() -> None:
     model, options = decoder("gpt2"), {"max_new_tokens": 6, "stop": Stop(eos=())}
     static_steps(model, Counted)
@@ -184,6 +259,57 @@ def test_the_pass_and_its_inverse() -> None:
     assert undo_cuda_graphs(undo_cuda_graphs(model)) is model
     assert type(model) is plain
     assert not hasattr(model, "graph_steps")
+
+
+def test_a_graph_is_recorded_on_the_device_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here on one that is called "cpu"; no other one may be the current device or have the stream."""
+    model, devices, recorded = static_steps(decoder("llama"), GraphStep), ["current"], list[Any]()
+
+    class Stream:
+        def __init__(self, device: Any = None) -> None:
+            self.device = str(device or devices[-1])
+
+        def wait_stream(self, other: Any) -> None: ...
+
+    @contextmanager
+    def device(device: Any) -> Iterator[None]:
+        devices.append(str(device))
+        yield
+        devices.pop()
+
+    @contextmanager
+    def graph(graph: Any, stream: Any = None) -> Iterator[None]:
+        recorded.append((devices[-1], stream and stream.device))
+        yield
+
+    fakes = {"device": device, "graph": graph, "stream": nullcontext, "Stream": Stream}
+    fakes |= {"current_stream": Stream, "CUDAGraph": Mock}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    with torch.inference_mode():
+        cache = model.make_cache(9)
+        model(torch.tensor([[5, 6, 7]]), cache=cache)
+        model(torch.tensor([[5]]), cache=cache)
+    assert recorded == [("cpu", "cpu")]
+
+
+@pytest.mark.parametrize("unpadded_first", [True, False])
+def test_passes_are_undone_in_any_order(unpadded_first: bool) -> None:
+    passes = [(unpadded, undo_unpadded), (static_steps, undo_cuda_graphs)]
+    if not unpadded_first:
+        passes.reverse()
+    (first, undo_first), (second, undo_second) = passes
+    alone: Any = type(second(decoder("llama")))
+    for undone, rest, stays in ((undo_first, undo_second, alone), (undo_second, undo_first, None)):
+        model = decoder("llama")
+        plain, printed = type(model), repr(model)
+        one = type(first(model))
+        second(model)
+        assert repr(model) == printed
+        assert type(undone(model)) is (stays or one)
+        assert hasattr(model, "graph_steps") is (undone is undo_unpadded)
+        minitx.generate(model, PROMPTS, Greedy(), max_new_tokens=3, stop=Stop(eos=()))
+        assert type(rest(model)) is plain
 
 
 def test_what_is_refused() -> None:

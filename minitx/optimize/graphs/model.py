@@ -8,7 +8,8 @@ launches them at once. The pass gives the model a class that runs steps of one t
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import cache
+from itertools import count
+from threading import Lock
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
-from minitx.optimize.classes import InPlaceOf, Module
+from minitx.optimize.classes import InPlaceOf, Module, mix_in, take_out
 from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
 
@@ -29,14 +30,21 @@ _DECODER = "minitx.load(name) of a decoder has one"
 class Steps:
     """The steps of a model, the latest last.
 
+    A step serves one thread at a time: while its cache lives, other threads get a step of their own, since
+    between two steps a search may reorder the rows of the cache in the buffers.
+
     Args:
         kind: class of the steps.
         most: how many are kept.
+
+    Attributes:
+        lock: held while a step is chosen and runs.
     """
 
     def __init__(self, kind: type[StaticStep], most: int) -> None:
-        self.kind, self.most = kind, most
-        self.steps: OrderedDict[tuple[int, ...], StaticStep] = OrderedDict()
+        self.kind, self.most, self.lock = kind, most, Lock()
+        self.steps: OrderedDict[tuple[int, ...], StaticStep] = OrderedDict()  # by number, rows and slots
+        self.numbers = count()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
         return Steps(self.kind, self.most)
@@ -46,7 +54,10 @@ class Steps:
         sizes, batch = sizes_of(cache), cache.batch
         if sizes is None or batch is None:
             return None
-        key = (batch, *sizes)
+        same = [key for key in self.steps if key[1:] == (batch, *sizes)]
+        held = [key for key in same if self.steps[key].holds(cache)]
+        free = [key for key in same if self.steps[key].is_free()]
+        key = next(iter(held or free), None) or (next(self.numbers), batch, *sizes)
         step = self.steps.get(key)
         if step is not None and not step.holds(cache) and step.built_for != built_of(model):
             self.steps.clear()  # other weights or parts
@@ -81,16 +92,14 @@ class _Graphed(InPlaceOf, nn.Module):
             and labels is None
             and not any(v is not None and v is not False for v in plain.values())
         ):
-            step = _step_for(model, input_ids, position_ids, past)
-            if step is not None:
-                return step(model, input_ids, position_ids, past)  # type: ignore[arg-type]
+            output = _step(model, input_ids, position_ids, past)
+            if output is not None:
+                return output
         return super().forward(input_ids, attention_mask, position_ids, labels, **options)
 
 
-def _step_for(
-    model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cache | None
-) -> StaticStep | None:
-    """Returns the step that computes this call, if there is one; else the plain model does.
+def _step(model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cache | None) -> Any:
+    """Returns the output of the step that computes this call; None: the plain model computes it.
 
     Args:
         model: of `_Graphed`.
@@ -116,7 +125,9 @@ def _step_for(
         embedder.check_positions(position_ids, tuple(ids.shape))
         positions = model.config.stack.positions
         check_same_rotation(positions, position_ids, length, past.high_water_mark)
-    return model.graph_steps.of(model, past)  # type: ignore[no-any-return]
+    with model.graph_steps.lock:
+        step = model.graph_steps.of(model, past)
+        return None if step is None else step(model, ids, position_ids, past)
 
 
 def _can_run(model: Any, batch: int) -> bool:
@@ -127,12 +138,6 @@ def _can_run(model: Any, batch: int) -> bool:
         if isinstance(module, MixtureOfExperts) and batch > FEW_TOKENS:
             return False
     return True
-
-
-@cache
-def _graphed(kind: Any) -> Any:
-    """Returns the class with steps for a class of decoders."""
-    return type(f"Graphed{kind.__name__}", (_Graphed, kind), {})
 
 
 def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int = 4) -> Module:
@@ -152,13 +157,9 @@ def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int =
     """
     checked: Any = check_type("model", model, nn.Module, "a module")
     undo_cuda_graphs(model)
-    if getattr(checked, "families", None) != ("decoder",) or checked.task != "causal-lm":
-        raise ArgumentValueError("model", model, "a decoder with a language model head", _DECODER)
-    if type(checked.decoder) is not Stack:
-        expected = "a decoder with a stack of minitx"
-        raise ArgumentValueError("model", model, expected, "other stacks have their own masks")
-    plain: Any = type(checked)
-    checked.__class__ = _graphed(plain)
+    if refusal := _refusal(checked):
+        raise ArgumentValueError("model", model, *refusal)
+    mix_in(checked, _Graphed)
     checked.graph_steps = Steps(kind, check_integer("most", most, 1))
     return model
 
@@ -182,11 +183,33 @@ def cuda_graphs(model: Module, *, most: int = 4) -> Module:
         ArgumentTypeError: not a module.
         ArgumentValueError: not such a decoder, or not on a CUDA device.
     """
-    device = next(iter(check_type("model", model, nn.Module, "a module").parameters())).device
+    device = _device_of(check_type("model", model, nn.Module, "a module"))
     if device.type != "cuda":
         hint = 'there are graphs of CUDA alone; move it with model.to("cuda")'
         raise ArgumentValueError("model", model, f"on a CUDA device, not on {device}", hint)
     return static_steps(model, GraphStep, most)
+
+
+def no_graphs(model: nn.Module) -> str | None:
+    """Returns why `cuda_graphs` does not serve a model; None: it does."""
+    if _device_of(model).type != "cuda":
+        return "the model is not on a CUDA device"
+    refusal = _refusal(model)
+    return f"the model is not {refusal[0]}" if refusal else None
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """Returns the device of a model, the CPU if it has no parameters."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _refusal(model: Any) -> tuple[str, str] | None:
+    """Returns what a model should be to have steps of fixed shapes, and a hint; None: it is."""
+    if getattr(model, "families", None) != ("decoder",) or model.task != "causal-lm":
+        return "a decoder with a language model head", _DECODER
+    if type(model.decoder) is not Stack:
+        return "a decoder with a stack of minitx", "other stacks have their own masks"
+    return None
 
 
 def undo_cuda_graphs(model: Module) -> Module:
@@ -197,6 +220,6 @@ def undo_cuda_graphs(model: Module) -> Module:
     """
     checked: Any = check_type("model", model, nn.Module, "a module")
     if isinstance(checked, _Graphed):
-        checked.__class__ = type(checked).__bases__[1]
+        take_out(checked, _Graphed)
         del checked.graph_steps
     return model

@@ -10,6 +10,7 @@ B rows, K key heads, S slots, D features of a head, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 from weakref import ReferenceType, ref
@@ -88,6 +89,7 @@ class StaticStep:
         self.real = torch.ones(batch, max(sizes), dtype=torch.bool, device=device)
         self.stored: Any = SimpleNamespace(layers=self.parts)  # what a stack reads of a cache
         self.owner: ReferenceType[Cache] | None = None
+        self.thread = get_ident()  # which took the last step
         self.built_for = built_of(model)
 
     def adopt(self, cache: Cache) -> None:
@@ -101,7 +103,8 @@ class StaticStep:
             assert layer.value is not None
             if layer.key is part.key:
                 continue
-            used = part.slots if part.is_ring else cache.length
+            # Slots beyond were never filled: they may hold NaN.
+            used = min(cache.high_water_mark, part.slots) if part.is_ring else cache.length
             part.key[:, :, :used] = layer.key[:, :, :used]
             part.value[:, :, :used] = layer.value[:, :, :used]
             layer.key, layer.value = part.key, part.value
@@ -115,6 +118,10 @@ class StaticStep:
             for layer, part in zip(cache.layers, self.parts, strict=True)
         )
 
+    def is_free(self) -> bool:
+        """Whether this thread may move the cache in the buffers out of them; no other thread uses it."""
+        return self.owner is None or self.owner() is None or self.thread == get_ident()
+
     def __call__(self, model: Any, ids: Tensor, position_ids: Tensor | None, cache: Cache) -> Any:
         """Runs a step, and advances the cache.
 
@@ -127,6 +134,7 @@ class StaticStep:
         Returns:
             A `ModelOutput` with hidden states (B, 1, E) and logits (B, 1, V).
         """
+        self.thread = get_ident()
         if not self.holds(cache):
             self.adopt(cache)
         real = cache.full_mask(None, tuple(ids.shape), ids.device)
@@ -230,7 +238,8 @@ class GraphStep(StaticStep):
                 self.compute(model)
         torch.cuda.current_stream(self.ids.device).wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Without these two, it would record on the current device, and on that of the first graph.
+        with torch.cuda.device(self.ids.device), torch.cuda.graph(self.graph, stream=stream):
             self.output = self.compute(model)
 
 

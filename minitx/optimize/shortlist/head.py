@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minitx.layers.heads import VOCABULARY_TASKS, Head
-from minitx.optimize.classes import InPlaceOf, Module
+from minitx.optimize.classes import InPlaceOf, Module, mix_in, take_out
 from minitx.optimize.linear import FastLinear, linear
 from minitx.optimize.mixed_dtypes import MixedLinear, wider
 from minitx.optimize.packed import PackedLinear
@@ -71,12 +70,6 @@ def gathered(projection: nn.Linear, listed: Tensor) -> tuple[Tensor, Tensor | No
     return rows, None if bias is None else bias.index_select(0, index).to(dtype)
 
 
-@cache
-def _with(mixin: Any, kind: Any) -> Any:
-    """Returns the class of a module with a mixin in front of it."""
-    return type(f"{mixin.__name__.strip('_')}{kind.__name__}", (mixin, kind), {})
-
-
 def vocabulary_shortlist(model: Module, ids: Iterable[int] | Tensor) -> Module:
     """Lets the output head compute these tokens only; the logits of all others are -inf.
 
@@ -105,9 +98,8 @@ def vocabulary_shortlist(model: Module, ids: Iterable[int] | Tensor) -> Module:
     listed = _checked_ids(ids, projection.out_features)
     vars(projection)[_LISTED], vars(projection)[_ROWS] = listed, gathered(projection, listed)
     if not _is_listed(projection):
-        for module, mixin in ((projection, _ListedProjection), (head, _ListedHead)):
-            kind: Any = type(module)
-            module.__class__ = _with(mixin, kind)
+        mix_in(projection, _ListedProjection)
+        mix_in(head, _ListedHead)
     return model
 
 
@@ -121,8 +113,8 @@ def undo_vocabulary_shortlist(model: Module) -> Module:
     if _is_listed(head.projection):
         for name in (_LISTED, _ROWS):
             del vars(head.projection)[name]
-        for module in (head, head.projection):
-            module.__class__ = type(module).__bases__[1]
+        take_out(head.projection, _ListedProjection)
+        take_out(head, _ListedHead)
     return model
 
 

@@ -25,6 +25,7 @@ from minitx.optimize import (
 from minitx.optimize.bfloat16 import Bfloat16Linear
 from minitx.optimize.packed import has_packed
 from minitx.validation import ArgumentTypeError, ArgumentValueError
+from tests.fake_cuda import fake_cuda, on_cuda
 from tests.unit.test_save_load import files, random
 
 GPT2: dict[str, Any] = {
@@ -103,6 +104,27 @@ def test_encoder_without_padding() -> None:
         a, b = (m(IDS, attention_mask=mask).last_hidden_state for m in (model, plain))
     torch.testing.assert_close(a[mask.bool()], b[mask.bool()], rtol=1e-4, atol=1e-4)
     assert classes(undo_optimize(model)) == classes(plain)
+
+
+def test_cuda_graphs_are_chosen_for_decoders_on_a_gpu(gpt2: Any) -> None:
+    bert = random(BERT, "none").eval()
+    for model, reason in (
+        (copy.deepcopy(gpt2), "the model is not on a CUDA device"),
+        (nn.Sequential(), "the model is not on a CUDA device"),
+    ):
+        assert report(minitx.optimize(model, verbose=False)).left_out["cuda_graphs"] == reason  # type: ignore[union-attr]
+    with fake_cuda():
+        model = on_cuda(copy.deepcopy(gpt2))
+        plain = type(model)
+        minitx.optimize(model, verbose=False)
+        assert "cuda_graphs" in applied(model)
+        step = report(model).applied[-1]  # type: ignore[union-attr]
+        package, _, name = step.undo.rpartition(".")
+        assert callable(getattr(sys.modules[package], name))
+        assert hasattr(model, "graph_steps")
+        assert type(undo_optimize(model)) is plain
+        left = report(minitx.optimize(on_cuda(bert), verbose=False)).left_out  # type: ignore[union-attr]
+        assert left["cuda_graphs"] == "the model is not a decoder with a language model head"
 
 
 def test_report(gpt2: Any) -> None:
