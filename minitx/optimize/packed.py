@@ -7,7 +7,7 @@ time in float32 and half in bfloat16, so that a step over eight sequences, or ov
 decoder, costs little more than one over a single token. Products with many rows gain about 8 %.
 
 The copies take as much memory as the weights. Parameters stay as they are, and a copy is made again when its
-parameter changes.
+parameter changes. Weights made in inference mode are not packed: PyTorch does not count their changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize.classes import InPlaceOf, Module, all_modules, change_classes, working_modules
+from minitx.optimize.classes import (
+    InPlaceOf,
+    Module,
+    WeightIdentity,
+    all_modules,
+    change_classes,
+    working_modules,
+)
 from minitx.optimize.linear import LARGE, FastExpertsLinear, FastLinear, linear, measure, onednn
 from minitx.validation import ArgumentValueError, check_type, is_transformed, values_unavailable
 
@@ -29,24 +36,23 @@ class Packed:
     """The packed copy of one weight. Copies and pickles of it are empty, and packed at their first use."""
 
     def __init__(self) -> None:
-        self._source: tuple[Any, ...] = ()
+        self._source = WeightIdentity()
         self._copy: Tensor | None = None
 
-    def of(self, weight: Tensor) -> Tensor | None:
+    def of(self, weight: Tensor, owner: Tensor | None = None) -> Tensor | None:
         """Returns the copy, made again if the weight is another or was changed in place.
 
         Args:
             weight: (outputs, inputs).
+            owner: the parameter of which it is a view; None: itself.
 
         Returns:
             (outputs, inputs), opaque to other operations than oneDNN's; None if it cannot be packed.
         """
-        version = None if weight.is_inference() else weight._version
-        source = (weight.data_ptr(), version, weight.dtype, weight.shape)
-        if self._source != source:
+        if not self._source.is_of(weight, owner):
             packable = can_be_packed(weight)
             self._copy = self.pack(weight.detach()) if packable else None
-            self._source = source
+            self._source = WeightIdentity(weight, owner)
         return self._copy
 
     def pack(self, weight: Tensor) -> Tensor:
@@ -101,7 +107,7 @@ class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
         weight, bias = self.weight[expert], None if self.bias is None else self.bias[expert]
-        return product(x, weight, bias, self.packed[expert])
+        return product(x, weight, bias, self.packed[expert], self.weight)
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
@@ -175,7 +181,9 @@ def packed_is_faster(dtype: torch.dtype = torch.float32) -> bool:
     return faster * 1.1 < plain
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
+def product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, owner: Tensor | None = None
+) -> Tensor:
     """Returns x W^T + b with the packed copy, or with another product where oneDNN does not take it.
 
     Args:
@@ -183,15 +191,18 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         weight: (outputs, inputs)
         bias: (outputs), or None.
         packed: the copy of the weight.
+        owner: the parameter of which the weight is a view; None: itself.
 
     Returns:
         (..., outputs)
     """
-    copy = copy_for(x, weight, bias, packed)
+    copy = copy_for(x, weight, bias, packed, owner)
     return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
 
 
-def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
+def copy_for(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, owner: Tensor | None = None
+) -> Tensor | None:
     """Returns the packed copy if oneDNN takes the product, and no gradient is recorded; else None.
 
     The arguments are those of `product`.
@@ -201,7 +212,7 @@ def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> 
     """
     if values_unavailable(x) or is_transformed() or type(x) is not Tensor or not x.is_cpu:
         return None
-    copy = packed.of(weight)
+    copy = packed.of(weight, owner)
     plain = (
         copy is None
         or x.dtype != weight.dtype
@@ -241,6 +252,7 @@ def _pack(module: nn.Module) -> int:
     if isinstance(module, PackedLinear):
         return int(module.packed.of(module.weight) is not None)
     if isinstance(module, PackedExpertsLinear):
-        copies = [packed.of(weight) for packed, weight in zip(module.packed, module.weight, strict=True)]
+        owner = module.weight
+        copies = [packed.of(weight, owner) for packed, weight in zip(module.packed, owner, strict=True)]
         return sum(copy is not None for copy in copies)
     return 0

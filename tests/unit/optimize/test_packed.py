@@ -138,6 +138,23 @@ def test_a_copy_follows_its_parameter(products: list[str]) -> None:
     assert set(products) == {"packed"}
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [nn.Linear, ExpertsLinear])
+def test_a_new_weight_at_the_old_address_is_packed(kind: type[nn.Module], products: list[str]) -> None:
+    """Its version begins at 0 again, so that address and version are those of the old one."""
+    experts = kind is ExpertsLinear
+    layer: Any = ExpertsLinear(2, 256, 512, bias=False) if experts else nn.Linear(256, 512, bias=False)
+    pack_weights(layer)
+    values, x = torch.randn(layer.weight.shape).numpy(), torch.randn(4, 256)
+    for factor in (1, 2, 3):
+        values *= factor
+        layer.weight = nn.Parameter(torch.from_numpy(values))
+        output = layer(x, 1) if experts else layer(x)
+        weight = layer.weight[1] if experts else layer.weight
+        assert torch.allclose(output, F.linear(x, weight), atol=1e-3)
+    assert set(products) == {"packed"}
+
+
 def test_gradients_and_other_inputs_take_the_plain_product(products: list[str]) -> None:
     linear, x = pack_weights(nn.Linear(256, 512)), torch.randn(3, 256)
     linear(x).sum().backward()

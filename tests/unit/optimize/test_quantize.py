@@ -306,6 +306,17 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def test_a_new_weight_at_the_old_address_is_refused() -> None:
+    layer: Any = linear(80, 64)
+    values = layer[0].weight.detach().numpy()
+    layer[0].weight = nn.Parameter(torch.from_numpy(values))
+    int8_dynamic(layer)
+    values *= 2
+    layer[0].weight = nn.Parameter(torch.from_numpy(values))
+    with torch.no_grad(), pytest.raises(ArgumentValueError, match="weight"):
+        layer(torch.randn(3, 64))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_stale_weight_is_not_used(change: str, copied: bool) -> None:
