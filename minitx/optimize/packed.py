@@ -131,7 +131,7 @@ def pack_weights(model: Module) -> Module:
 
     Args:
         model: any module, in float32 or bfloat16 on a CPU; only `nn.Linear` itself and experts are changed,
-            not their subclasses. Small weights stay as they are.
+            not their subclasses. Small weights stay as they are, and those made in inference mode.
 
     Returns:
         The model.
@@ -145,7 +145,7 @@ def pack_weights(model: Module) -> Module:
     try:  # the parts of a fused projection are packed if they are used
         if not sum(map(_pack, working_modules(model))):
             expected = "one with large weights in float32 or bfloat16 on a CPU, for which oneDNN has products"
-            raise ArgumentValueError("model", model, expected)
+            raise ArgumentValueError("model", model, expected, "not made in inference mode")
     except Exception:
         unpack_weights(model)
         raise
@@ -234,6 +234,7 @@ def can_be_packed(weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and weight.layout == torch.strided
         and weight.is_contiguous()
+        and not weight.is_inference()  # whose changes are not counted
         and has_packed(weight.dtype)
     )
 
