@@ -101,7 +101,9 @@ class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
     @property
     def packed(self) -> list[Packed]:
         """The copy of each expert's weight."""
-        copies: list[Packed] = vars(self).setdefault("_packed", [Packed() for _ in self.weight])
+        copies: list[Packed] | None = vars(self).get("_packed")
+        if copies is None:
+            copies = vars(self)["_packed"] = [Packed() for _ in range(len(self.weight))]
         return copies
 
     def forward(self, x: Tensor, expert: int) -> Tensor:

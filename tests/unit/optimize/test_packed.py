@@ -170,6 +170,15 @@ def test_weights_made_in_inference_mode_are_not_packed(products: list[str]) -> N
     assert "plain" in products
 
 
+def test_copies_of_experts_are_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = pack_weights(ExpertsLinear(8, 256, 512, bias=False))
+    copies = experts.packed  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "Packed", None)  # another list would raise
+    with torch.no_grad():
+        experts(torch.randn(3, 256), 7)
+    assert experts.packed is copies  # type: ignore[attr-defined]
+
+
 def test_gradients_and_other_inputs_take_the_plain_product(products: list[str]) -> None:
     linear, x = pack_weights(nn.Linear(256, 512)), torch.randn(3, 256)
     linear(x).sum().backward()
