@@ -251,8 +251,19 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_choice_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(packed_is_faster(), bool)
-    assert packed_is_faster(torch.float64) is False
-    for plain, faster, choice in ((2.0, 1.0, True), (1.0, 1.0, False)):
-        monkeypatch.setattr(module, "measure", lambda *_, p=plain, f=faster, **__: [p, f])
-        assert packed_is_faster() is choice
+    """It is measured once for each dtype, with a weight of a model's size."""
+    calls: list[tuple[torch.dtype, int]] = []
+
+    def measure(*_: Any, dtype: torch.dtype, size: int, **__: Any) -> list[float]:
+        calls.append((dtype, size))
+        return [2.0 if dtype == torch.float32 else 1.0, 1.0]
+
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "has_packed", lambda dtype: dtype != torch.float64)
+    module._packed_is_faster.cache_clear()
+    try:
+        choices = [packed_is_faster(), packed_is_faster(torch.bfloat16), packed_is_faster(torch.float64)]
+        assert [*choices, packed_is_faster()] == [True, False, False, True]
+        assert calls == [(torch.float32, 2048), (torch.bfloat16, 2048)]
+    finally:
+        module._packed_is_faster.cache_clear()
