@@ -7,8 +7,8 @@ PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyT
 - A product in parts: a decoding step multiplies each weight with one row per sequence, and takes the time of
   loading the weights. For so few rows MKL runs on one core, at half of the memory bandwidth. As a batch of
   products with equal parts of the weight it runs on all cores, and a large weight, such as a vocabulary's, is
-  faster in smaller parts. On one thread only such a weight is multiplied in parts; one row is multiplied with a smaller one by
-  PyTorch's own product.
+  faster in smaller parts. On one thread only such a weight is multiplied in parts, and one row takes
+  PyTorch's own product with a smaller one.
 
 All three sum in float32, in another order. oneDNN can apply the activation of a feed-forward network too,
 while the sums are in registers, which saves a tenth of the time of BERT-base on one core. GELU and ReLU then
