@@ -18,12 +18,14 @@ from minitx.optimize import (
     bfloat16_is_faster,
     bfloat16_weights,
     fuse_projections,
+    mixed_dtypes,
     report,
     undo_bfloat16_weights,
     undo_optimize,
 )
 from minitx.optimize.bfloat16 import Bfloat16Linear
 from minitx.optimize.packed import has_packed
+from minitx.optimize.quantize import int8_dynamic
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.test_save_load import files, random
 
@@ -218,6 +220,24 @@ def test_bfloat16_weights_refuse(gpt2: Any) -> None:
             bfloat16_weights(model)
         assert classes(model) == before
     assert Bfloat16Linear not in classes(gpt2)
+
+
+@pytest.mark.parametrize("passes", [["fuse_projections", "pack_weights"], ["bfloat16_weights"]])
+def test_a_part_that_is_converted_afterwards(gpt2: Any, passes: list[str]) -> None:
+    if "bfloat16_weights" in passes and not has_packed(torch.bfloat16):
+        pytest.skip("oneDNN has no bfloat16 here")
+    model = minitx.optimize(copy.deepcopy(gpt2), passes=passes, verbose=False)
+    model.head.double()
+    mixed_dtypes(model)
+    assert logits(model).dtype == torch.float64
+    torch.testing.assert_close(logits(model).float(), logits(gpt2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_is_converted_beside_quantised_projections(gpt2: Any) -> None:
+    model = int8_dynamic(copy.deepcopy(gpt2), head=False)
+    expected = logits(model)
+    model.head.double()
+    torch.testing.assert_close(logits(mixed_dtypes(model)).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_probe_is_remembered() -> None:
