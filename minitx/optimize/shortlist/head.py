@@ -52,7 +52,7 @@ class _ListedHead(InPlaceOf, nn.Module):
 
 @dataclass(frozen=True)
 class _Rows:
-    """Copies of some rows of a weight, (N, inputs), and of a bias, (N) or None, and what they are copies of."""
+    """Copies of rows of a weight, (N, inputs), and of a bias, (N) or None, and what they are copies of."""
 
     weight: Tensor
     bias: Tensor | None
@@ -94,7 +94,8 @@ def vocabulary_shortlist(model: Module, ids: Iterable[int] | Tensor) -> Module:
 
     Changes the classes of the head and its projection in place; parameters, names and hooks stay, and `save`
     writes the model as it was. The rows of the weight are copied, and copied again when it has changed; at
-    every step if it was made in inference mode, as PyTorch then does not count changes. A list replaces an earlier one. An end token that is not in it cannot be generated.
+    every step if it was made in inference mode, as PyTorch then does not count changes. A list replaces an
+    earlier one. An end token that is not in it cannot be generated.
 
     Args:
         model: a model of minitx in eval mode with a head for the tokens of a vocabulary.
