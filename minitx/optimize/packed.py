@@ -12,6 +12,7 @@ parameter changes. Weights made in inference mode are not packed: PyTorch does n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -125,6 +126,7 @@ _BEFORE: dict[type[nn.Module], type[nn.Module]] = {
     PackedLinear: FastLinear,
     PackedExpertsLinear: FastExpertsLinear,
 }
+PACKED = frozenset((*_CLASSES, *_BEFORE))  # the classes that are packed, or are it already
 
 
 def pack_weights(model: Module) -> Module:
@@ -167,6 +169,17 @@ def unpack_weights(model: Module) -> Module:
     for module in all_modules(model):
         vars(module).pop("_packed", None)
     return change_classes(model, _BEFORE.get)
+
+
+def has_weights_to_pack(model: nn.Module, kinds: Collection[type[nn.Module]] = PACKED) -> bool:
+    """Whether a module has a large weight, of a projection of some classes, that oneDNN packs.
+
+    Args:
+        model: any module.
+        kinds: the classes; without them those that `pack_weights` takes.
+    """
+    weights = (module.weight for module in working_modules(model) if type(module) in kinds)
+    return any(can_be_packed(w[0] if w.dim() > 2 else w) for w in weights)  # type: ignore[arg-type,operator]
 
 
 def packed_is_faster(dtype: torch.dtype = torch.float32) -> bool:

@@ -251,6 +251,33 @@ def test_the_package_stays_a_package() -> None:
     assert "optimize" in dir(minitx)
 
 
+def test_projections_of_other_classes_are_left_unpacked(gpt2: Any) -> None:
+    """Those of several dtypes, and quantised ones."""
+    mixed = copy.deepcopy(gpt2).bfloat16()
+    mixed.head.float()
+    for model in (mixed_dtypes(mixed), int8_dynamic(copy.deepcopy(gpt2))):
+        minitx.optimize(model, verbose=False)
+        assert "pack_weights" not in applied(model)
+        assert report(model).left_out["pack_weights"] == "the model has no large weights"  # type: ignore[union-attr]
+
+
+def test_the_choice_is_that_for_the_model_without_earlier_passes(gpt2: Any) -> None:
+    model = copy.deepcopy(gpt2)
+    for options, name in (({"int8": True}, "int8_dynamic"), ({}, "pack_weights")):
+        assert name in applied(minitx.optimize(model, verbose=False, **options))
+
+
+def test_a_call_that_fails_keeps_the_earlier_passes(gpt2: Any) -> None:
+    model = minitx.optimize(copy.deepcopy(gpt2), verbose=False)
+    with torch.no_grad():
+        model.decoder.layers[1].output.dense.weight[0, 0] = torch.inf
+    before, earlier = classes(model), report(model)
+    for options, message in (({"int8": True}, "finite"), ({"passes": ["packed"]}, "packed")):
+        with pytest.raises(ArgumentValueError, match=message):
+            minitx.optimize(model, **options)
+        assert (classes(model), report(model)) == (before, earlier)
+
+
 def test_small_models_are_left_unpacked() -> None:
     small = random({**GPT2, "n_embd": 32, "vocab_size": 50}, "causal-lm").eval()
     model = minitx.optimize(small, verbose=False)
