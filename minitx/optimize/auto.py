@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,22 @@ import torch
 from torch import nn
 
 from minitx.optimize.applied import AppliedPass, Report
-from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
+from minitx.optimize.bfloat16 import (
+    NARROWED,
+    bfloat16_is_faster,
+    bfloat16_weights,
+    undo_bfloat16_weights,
+)
 from minitx.optimize.classes import Module
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
 from minitx.optimize.graphs.model import cuda_graphs, no_graphs, undo_cuda_graphs
-from minitx.optimize.packed import can_be_packed, pack_weights, packed_is_faster, unpack_weights
+from minitx.optimize.packed import (
+    PACKED,
+    has_weights_to_pack,
+    pack_weights,
+    packed_is_faster,
+    unpack_weights,
+)
 from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
 from minitx.optimize.quantize.products import int8_is_faster
 from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
@@ -56,13 +67,13 @@ def _no_padding(model: nn.Module) -> str | None:
 
 
 def _no_packing(model: nn.Module) -> str | None:
-    if reason := _not_on_cpu(model, (torch.float32, torch.bfloat16)):
+    if reason := _not_on_cpu(model, (torch.float32, torch.bfloat16), PACKED):
         return reason
     return None if packed_is_faster(dtype_of(model)) else "not faster on this processor"
 
 
 def _no_bfloat16(model: nn.Module) -> str | None:
-    if reason := _not_on_cpu(model, (torch.float32,)):
+    if reason := _not_on_cpu(model, (torch.float32,), NARROWED):
         return reason
     return None if bfloat16_is_faster() else "products in bfloat16 are not faster on this processor"
 
@@ -73,15 +84,16 @@ def _no_int8(model: nn.Module) -> str | None:
     return None if int8_is_faster() else "products of int8 are not faster on this processor"
 
 
-def _not_on_cpu(model: nn.Module, dtypes: Sequence[torch.dtype]) -> str | None:
+def _not_on_cpu(
+    model: nn.Module, dtypes: Sequence[torch.dtype], kinds: Collection[type[nn.Module]]
+) -> str | None:
     """Returns why oneDNN has no products for a model; None: it has."""
     parameters = [*model.parameters()]
     if any(not parameter.is_cpu for parameter in parameters):
         return "the model is not on a CPU"
     if dtype_of(model) not in dtypes:
         return f"the model is in {dtype_of(model)}"
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return None if any(map(can_be_packed, (m.weight for m in linear))) else "the model has no large weights"
+    return None if has_weights_to_pack(model, kinds) else "the model has no large weights"
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -182,8 +194,26 @@ def optimize(
     """
     check_type("model", model, nn.Module, "a module")
     check_flags(int8=int8, **({} if verbose is None else {"verbose": verbose}))
-    names, left = chosen(model, dtype, int8, passes)
-    undo_optimize(model)
+    earlier = report(model)
+    undo_optimize(model)  # the choice is that for the model without its earlier passes
+    try:
+        names, left = chosen(model, dtype, int8, passes)
+        applied = apply_all(model, names)
+    except Exception:
+        if earlier is not None:
+            apply_all(model, [step.name for step in earlier.applied])
+            vars(model)[_REPORT] = earlier
+        raise
+    threads, processor = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    result = Report(type(model).__name__, str(dtype_of(model)), processor, threads, tuple(applied), left)
+    vars(model)[_REPORT] = result
+    if sys.stderr.isatty() if verbose is None else verbose:
+        sys.stderr.write(f"{result}\n")
+    return model
+
+
+def apply_all(model: nn.Module, names: Sequence[str]) -> list[AppliedPass]:
+    """Applies passes; if one fails, undoes those before it. Returns what was applied."""
     applied: list[AppliedPass] = []
     try:
         for name in names:
@@ -195,12 +225,7 @@ def optimize(
         for done in reversed(applied):
             PASSES[done.name].undo(model)
         raise
-    threads, processor = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-    result = Report(type(model).__name__, str(dtype_of(model)), processor, threads, tuple(applied), left)
-    vars(model)[_REPORT] = result
-    if sys.stderr.isatty() if verbose is None else verbose:
-        sys.stderr.write(f"{result}\n")
-    return model
+    return applied
 
 
 def optimize_as(model: Module, kind: str | None, quiet: bool) -> Module:

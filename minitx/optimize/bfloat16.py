@@ -58,6 +58,7 @@ class Bfloat16Linear(PackedLinear):
 
 
 _KINDS = (nn.Linear, FastLinear, PackedLinear)
+NARROWED = (*_KINDS, Bfloat16Linear)  # the classes that are converted, or are it already
 
 
 def bfloat16_weights(model: Module) -> Module:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar
+from weakref import ref
 
-from torch import nn
+from torch import Tensor, nn
 
 from minitx.validation import check_type
 
@@ -43,6 +44,47 @@ class TracksWeight(InPlaceOf):
     def weight_moved(self) -> None:
         """Notes that a current weight lies in other memory now, with the same values."""
         raise NotImplementedError
+
+
+class WeightIdentity:
+    """Tells whether a weight is the one for which it was made, and still has its values.
+
+    An address alone does not tell: a new weight may lie where an old one was. Copies and pickles of an
+    identity are of no weight.
+
+    Args:
+        weight: any tensor; None: no weight is the one.
+        owner: the parameter of which the weight is a view, made anew at each use; None: the weight itself.
+    """
+
+    __slots__ = ("_owner", "_values")
+
+    def __init__(self, weight: Tensor | None = None, owner: Tensor | None = None) -> None:
+        kept = weight if owner is None else owner
+        self._owner = None if kept is None else ref(kept)
+        self._values = () if weight is None else _values_of(weight)
+
+    def is_of(self, weight: Tensor, owner: Tensor | None = None) -> bool:
+        """Whether a weight is the one, with the same values.
+
+        False for weights made in inference mode, whose changes PyTorch does not count, unless they are on the
+        meta device and have no values.
+        """
+        kept = weight if owner is None else owner
+        same = self._owner is not None and self._owner() is kept and self._values == _values_of(weight)
+        return same and (weight.is_meta or not weight.is_inference())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WeightIdentity:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[WeightIdentity], tuple[()]]:
+        return type(self), ()
+
+
+def _values_of(weight: Tensor) -> tuple[Any, ...]:
+    """Returns what changes when a tensor is changed in place, converted or moved."""
+    version = None if weight.is_inference() else weight._version
+    return weight.data_ptr(), version, weight.dtype, weight.shape
 
 
 def all_modules(model: nn.Module) -> Iterator[nn.Module]:

@@ -7,7 +7,8 @@ PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyT
 - A product in parts: a decoding step multiplies each weight with one row per sequence, and takes the time of
   loading the weights. For so few rows MKL runs on one core, at half of the memory bandwidth. As a batch of
   products with equal parts of the weight it runs on all cores, and a large weight, such as a vocabulary's, is
-  faster in smaller parts.
+  faster in smaller parts. On one thread only such a weight is multiplied in parts, and one row takes
+  PyTorch's own product with a smaller one.
 
 All three sum in float32, in another order. oneDNN can apply the activation of a feed-forward network too,
 while the sums are in registers, which saves a tenth of the time of BERT-base on one core: GELU and ReLU, with
@@ -37,6 +38,7 @@ from minitx.validation import is_transformed, values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
 LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size of a part
+VOCABULARY = 2**23  # numbers of a weight from which parts pay on one thread, too
 MANY = 2**22  # products of numbers from which it pays for a smaller weight: 256 rows of 128 x 128
 CLEARLY = (
     1.3  # where oneDNN is faster it is by 2 or more, elsewhere as fast: the choice is that of the machine
@@ -155,7 +157,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     parts = _parts(x, weight)
     if parts:
         return _in_parts(x, weight, bias, parts)
-    if onednn_is_faster():
+    if onednn_is_faster() and not _is_one_row(x, weight):
         return onednn(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -171,7 +173,12 @@ def takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if values_unavailable(x) or not _is_large(x, weight) or is_transformed() or not onednn_is_faster():
         return False
     records = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    return not records and not _parts(x, weight)
+    return not records and not _parts(x, weight) and not _is_one_row(x, weight)
+
+
+def _is_one_row(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is the product of one row and no vocabulary on one thread: PyTorch's own is the fastest."""
+    return x.numel() == x.shape[-1] and weight.numel() < VOCABULARY and torch.get_num_threads() == 1
 
 
 def _parts(x: Tensor, weight: Tensor) -> int | None:
@@ -182,11 +189,13 @@ def _parts(x: Tensor, weight: Tensor) -> int | None:
         weight: (outputs, inputs)
     """
     outputs, inputs = weight.shape
-    rows = x.numel() // inputs
+    rows, threads = x.numel() // inputs, torch.get_num_threads()
+    if threads == 1 and weight.numel() < VOCABULARY:
+        return None
     # A part of W x^T with several columns is slow where it sums over more numbers than there are outputs.
     quick = rows <= VERY_FEW_ROWS and (rows == 1 or outputs >= inputs)
     if quick or (rows <= FEW_ROWS and not onednn_is_faster()):
-        return divisor(outputs, min(max(2, torch.get_num_threads()), 32), min(weight.numel() // PART, 32))
+        return divisor(outputs, min(max(2, threads), 32), min(weight.numel() // PART, 32))
     return None
 
 

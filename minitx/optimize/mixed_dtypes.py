@@ -23,9 +23,11 @@ from minitx.layers.attention import CrossAttention, SelfAttention
 from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
+from minitx.optimize.bfloat16 import undo_bfloat16_weights
 from minitx.optimize.classes import InPlaceOf, Module, change_classes
 from minitx.optimize.fuse import unfuse_projections
 from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
+from minitx.optimize.packed import unpack_weights
 from minitx.validation import check_type
 
 
@@ -151,8 +153,9 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 def mixed_dtypes(model: Module) -> Module:
     """Lets every module compute in its own dtype if the model's parameters have several.
 
-    Changes the class of the modules in place; parameters, names and hooks stay. Undoes `fuse_projections` in
-    such a model: its projections may differ in dtype.
+    Changes the class of the modules in place; parameters, names and hooks stay. In such a model it undoes
+    `fuse_projections`, `pack_weights` and `bfloat16_weights`: their products are of one dtype. Quantised
+    projections stay: they take any dtype and return their own, and raise if they were converted since.
 
     Args:
         model: any module.
@@ -165,4 +168,8 @@ def mixed_dtypes(model: Module) -> Module:
     """
     check_type("model", model, nn.Module, "a module")
     has_several = len({parameter.dtype for parameter in model.parameters()}) > 1
-    return change_classes(unfuse_projections(model), _CLASSES.get) if has_several else model
+    if not has_several:
+        return model
+    for undo in (unfuse_projections, undo_bfloat16_weights, unpack_weights):
+        undo(model)
+    return change_classes(model, _CLASSES.get)

@@ -7,21 +7,32 @@ time in float32 and half in bfloat16, so that a step over eight sequences, or ov
 decoder, costs little more than one over a single token. Products with many rows gain about 8 %.
 
 The copies take as much memory as the weights. Parameters stay as they are, and a copy is made again when its
-parameter changes.
+parameter changes. Weights made in inference mode are not packed: PyTorch does not count their changes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize.classes import InPlaceOf, Module, all_modules, change_classes, working_modules
+from minitx.optimize.classes import (
+    InPlaceOf,
+    Module,
+    WeightIdentity,
+    all_modules,
+    change_classes,
+    working_modules,
+)
 from minitx.optimize.linear import LARGE, FastExpertsLinear, FastLinear, linear, measure, onednn
 from minitx.validation import ArgumentValueError, check_type, is_transformed, values_unavailable
 
+_MEASURING = Lock()
 _ROWS = 64  # for which a weight is packed; its order serves every number of rows
 
 
@@ -29,24 +40,23 @@ class Packed:
     """The packed copy of one weight. Copies and pickles of it are empty, and packed at their first use."""
 
     def __init__(self) -> None:
-        self._source: tuple[Any, ...] = ()
+        self._source = WeightIdentity()
         self._copy: Tensor | None = None
 
-    def of(self, weight: Tensor) -> Tensor | None:
+    def of(self, weight: Tensor, owner: Tensor | None = None) -> Tensor | None:
         """Returns the copy, made again if the weight is another or was changed in place.
 
         Args:
             weight: (outputs, inputs).
+            owner: the parameter of which it is a view; None: itself.
 
         Returns:
             (outputs, inputs), opaque to other operations than oneDNN's; None if it cannot be packed.
         """
-        version = None if weight.is_inference() else weight._version
-        source = (weight.data_ptr(), version, weight.dtype, weight.shape)
-        if self._source != source:
+        if not self._source.is_of(weight, owner):
             packable = can_be_packed(weight)
             self._copy = self.pack(weight.detach()) if packable else None
-            self._source = source
+            self._source = WeightIdentity(weight, owner)
         return self._copy
 
     def pack(self, weight: Tensor) -> Tensor:
@@ -95,13 +105,15 @@ class PackedExpertsLinear(InPlaceOf, ExpertsLinear):
     @property
     def packed(self) -> list[Packed]:
         """The copy of each expert's weight."""
-        copies: list[Packed] = vars(self).setdefault("_packed", [Packed() for _ in self.weight])
+        copies: list[Packed] | None = vars(self).get("_packed")
+        if copies is None:
+            copies = vars(self)["_packed"] = [Packed() for _ in range(len(self.weight))]
         return copies
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
         weight, bias = self.weight[expert], None if self.bias is None else self.bias[expert]
-        return product(x, weight, bias, self.packed[expert])
+        return product(x, weight, bias, self.packed[expert], self.weight)
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
@@ -114,6 +126,7 @@ _BEFORE: dict[type[nn.Module], type[nn.Module]] = {
     PackedLinear: FastLinear,
     PackedExpertsLinear: FastExpertsLinear,
 }
+PACKED = frozenset((*_CLASSES, *_BEFORE))  # the classes that are packed, or are it already
 
 
 def pack_weights(model: Module) -> Module:
@@ -125,7 +138,7 @@ def pack_weights(model: Module) -> Module:
 
     Args:
         model: any module, in float32 or bfloat16 on a CPU; only `nn.Linear` itself and experts are changed,
-            not their subclasses. Small weights stay as they are.
+            not their subclasses. Small weights stay as they are, and those made in inference mode.
 
     Returns:
         The model.
@@ -139,7 +152,7 @@ def pack_weights(model: Module) -> Module:
     try:  # the parts of a fused projection are packed if they are used
         if not sum(map(_pack, working_modules(model))):
             expected = "one with large weights in float32 or bfloat16 on a CPU, for which oneDNN has products"
-            raise ArgumentValueError("model", model, expected)
+            raise ArgumentValueError("model", model, expected, "not made in inference mode")
     except Exception:
         unpack_weights(model)
         raise
@@ -158,24 +171,46 @@ def unpack_weights(model: Module) -> Module:
     return change_classes(model, _BEFORE.get)
 
 
+def has_weights_to_pack(model: nn.Module, kinds: Collection[type[nn.Module]] = PACKED) -> bool:
+    """Whether a module has a large weight, of a projection of some classes, that oneDNN packs.
+
+    Args:
+        model: any module.
+        kinds: the classes; without them those that `pack_weights` takes.
+    """
+    modules: Iterator[Any] = working_modules(model)
+    weights = (module.weight for module in modules if type(module) in kinds)
+    return any(can_be_packed(w[0] if w.dim() > 2 else w) for w in weights)
+
+
 def packed_is_faster(dtype: torch.dtype = torch.float32) -> bool:
-    """Whether products with packed weights are clearly faster on this machine; measured in milliseconds.
+    """Whether products with packed weights are clearly faster on this machine.
+
+    Measured once in a process and dtype, in some ten milliseconds, for eight rows on one thread.
 
     Args:
         dtype: float32 or bfloat16.
     """
     if not has_packed(dtype):
         return False
+    with _MEASURING:  # threads that ask at once wait for one measurement
+        return _packed_is_faster(dtype)
+
+
+@cache
+def _packed_is_faster(dtype: torch.dtype) -> bool:
     packed = Packed()
 
     def _packed_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return product(x, weight, bias, packed)
 
-    plain, faster = measure(linear, _packed_product, rows=8, dtype=dtype)
+    plain, faster = measure(linear, _packed_product, rows=8, dtype=dtype, size=2048)
     return faster * 1.1 < plain
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
+def product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, owner: Tensor | None = None
+) -> Tensor:
     """Returns x W^T + b with the packed copy, or with another product where oneDNN does not take it.
 
     Args:
@@ -183,15 +218,18 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> T
         weight: (outputs, inputs)
         bias: (outputs), or None.
         packed: the copy of the weight.
+        owner: the parameter of which the weight is a view; None: itself.
 
     Returns:
         (..., outputs)
     """
-    copy = copy_for(x, weight, bias, packed)
+    copy = copy_for(x, weight, bias, packed, owner)
     return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
 
 
-def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> Tensor | None:
+def copy_for(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, owner: Tensor | None = None
+) -> Tensor | None:
     """Returns the packed copy if oneDNN takes the product, and no gradient is recorded; else None.
 
     The arguments are those of `product`.
@@ -201,7 +239,7 @@ def copy_for(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed) -> 
     """
     if values_unavailable(x) or is_transformed() or type(x) is not Tensor or not x.is_cpu:
         return None
-    copy = packed.of(weight)
+    copy = packed.of(weight, owner)
     plain = (
         copy is None
         or x.dtype != weight.dtype
@@ -223,6 +261,7 @@ def can_be_packed(weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and weight.layout == torch.strided
         and weight.is_contiguous()
+        and not weight.is_inference()  # whose changes are not counted
         and has_packed(weight.dtype)
     )
 
@@ -241,6 +280,7 @@ def _pack(module: nn.Module) -> int:
     if isinstance(module, PackedLinear):
         return int(module.packed.of(module.weight) is not None)
     if isinstance(module, PackedExpertsLinear):
-        copies = [packed.of(weight) for packed, weight in zip(module.packed, module.weight, strict=True)]
+        owner = module.weight
+        copies = [packed.of(weight, owner) for packed, weight in zip(module.packed, owner, strict=True)]
         return sum(copy is not None for copy in copies)
     return 0

@@ -63,6 +63,7 @@ def test_every_number_of_rows(
 @torch.no_grad()
 def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the test above would compare torch with itself."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     calls: list[tuple[str, int]] = []
 
     def note(product: str, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -100,6 +101,21 @@ def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyP
     linear(torch.randn(1, 256).double(), weight.double(), None)
     linear(torch.randn(1, 512), weight.t(), None)  # lies the other way in memory
     assert {product for product, _ in calls} == {"MKL"}
+
+
+@torch.no_grad()
+def test_one_thread_multiplies_a_vocabulary_alone_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    calls: list[str] = []
+    for name in ("_in_parts", "onednn"):
+        monkeypatch.setattr(module, name, lambda x, *_, name=name: calls.append(name) or x)
+    row, weight = torch.randn(1, 1024), torch.randn(8192, 1024)
+    assert torch.equal(linear(row, weight[:768], None), F.linear(row, weight[:768]))
+    assert not module.takes_onednn(row, weight[:768], None)
+    linear(row.expand(4, -1), weight[:768], None)
+    linear(row, weight, None)
+    assert calls == ["onednn", "_in_parts"]
 
 
 def measure_again() -> None:

@@ -72,7 +72,7 @@ def check_kernel(name: str, weight: Tensor) -> None:
     """Checks that there are kernels for a weight.
 
     Raises:
-        ArgumentValueError: another dtype or device.
+        ArgumentValueError: another dtype or device, or a weight made in inference mode.
     """
     if weight.dtype not in _DTYPES:
         hint = "convert the model with model.float() or model.bfloat16(), or name the projection in skip="
@@ -80,6 +80,9 @@ def check_kernel(name: str, weight: Tensor) -> None:
     if not weight.is_cpu:
         hint = "the kernels for int8 and int4 are those of the CPU"
         raise ArgumentValueError(f"{name}.weight", weight.device, "on the CPU", hint)
+    if weight.is_inference():
+        hint = "load the model outside torch.inference_mode(): PyTorch does not count changes of such weights"
+        raise ArgumentValueError(f"{name}.weight", weight, "made outside inference mode", hint)
 
 
 def matching(names: dict[str, Any], patterns: Sequence[str]) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize.classes import TracksWeight
+from minitx.optimize.classes import TracksWeight, WeightIdentity
 from minitx.optimize.quantize.products import check_levels, int8_linear
 from minitx.optimize.quantize.weight_only import int4_weight_linear, int8_weight_linear
 from minitx.validation import ArgumentValueError
@@ -25,7 +25,7 @@ class Origin:
 
     Attributes:
         kind: of its class before.
-        source: identifies the values of the weight, as `source_of` returns it.
+        source: identifies the weight and its values, as `source_of` returns it.
         scheme: name of the pass, such as "int8_dynamic".
         error: relative error of the weight: norm(W - quantised W) / norm(W).
         bytes_before: of the weight.
@@ -33,17 +33,16 @@ class Origin:
     """
 
     kind: type[nn.Module]
-    source: tuple[Any, ...]
+    source: WeightIdentity
     scheme: str
     error: float
     bytes_before: int
     levels: int | None = None
 
 
-def source_of(weight: Tensor) -> tuple[Any, ...]:
-    """Returns what changes when a weight is replaced, converted, moved or changed in place."""
-    version = None if weight.is_inference() else weight._version
-    return weight.data_ptr(), version, weight.dtype
+def source_of(weight: Tensor) -> WeightIdentity:
+    """Returns what tells whether a weight was replaced, converted, moved or changed in place."""
+    return WeightIdentity(weight)
 
 
 class Quantized(TracksWeight, nn.Module):
@@ -65,14 +64,14 @@ class Quantized(TracksWeight, nn.Module):
             expected = "one without quantised projections where gradients are recorded"
             hint = "run it in torch.inference_mode(), or undo_quantization(model) before training"
             raise ArgumentValueError("model", self, expected, hint)
-        if not (torch.compiler.is_compiling() or self.quantized_from.source == source_of(weight)):
+        if not (torch.compiler.is_compiling() or self.quantized_from.source.is_of(weight)):
             expected = "the one that was quantised, in its dtype and on its device"
             raise ArgumentValueError("weight", weight, expected, _AGAIN)
         return weight.dtype
 
     def is_current(self) -> bool:
         """Whether the integers belong to the weight as it is."""
-        return self.quantized_from.source == source_of(cast(Tensor, self._parameters["weight"]))
+        return self.quantized_from.source.is_of(cast(Tensor, self._parameters["weight"]))
 
     def weight_moved(self) -> None:
         """Notes that a current weight lies in other memory now, with the same values."""
@@ -97,8 +96,6 @@ class Quantized(TracksWeight, nn.Module):
             check_levels(self.quantized_from.levels)
         if is_current:
             self.weight_moved()
-        else:
-            self.quantized_from = replace(self.quantized_from, source=())
 
 
 class Int8Linear(Quantized, nn.Linear):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minitx.layers.heads import VOCABULARY_TASKS, Head
-from minitx.optimize.classes import InPlaceOf, Module, mix_in, take_out
+from minitx.optimize.classes import InPlaceOf, Module, WeightIdentity, mix_in, take_out
 from minitx.optimize.linear import FastLinear, linear
 from minitx.optimize.mixed_dtypes import MixedLinear, wider
 from minitx.optimize.packed import PackedLinear
@@ -48,34 +49,46 @@ class _ListedHead(InPlaceOf, nn.Module):
         return logits.index_copy(-1, index, listed)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Copies of rows of a weight, (N, inputs), and of a bias, (N) or None, and what they are copies of."""
+
+    weight: Tensor
+    bias: Tensor | None
+    sources: tuple[WeightIdentity, WeightIdentity]
+
+
 def rows_of(projection: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Returns the listed rows of a projection's weight and bias, gathered anew after a move of the model.
+    """Returns the listed rows of a projection's weight and bias, gathered anew after either has changed.
 
     Returns:
         (listed outputs, inputs), and (listed outputs) or None.
     """
-    rows: tuple[Tensor, Tensor | None] = vars(projection)[_ROWS]
-    weight = projection.weight
-    if rows[0].device != weight.device or rows[0].dtype != wider(weight, projection.bias):
+    rows: _Rows = vars(projection)[_ROWS]
+    weight, bias = projection.weight, projection.bias
+    same_bias = rows.bias is None if bias is None else rows.sources[1].is_of(bias)
+    if not (same_bias and rows.sources[0].is_of(weight)):
         rows = vars(projection)[_ROWS] = gathered(projection, vars(projection)[_LISTED])
-    return rows
+    return rows.weight, rows.bias
 
 
 @torch.no_grad()
-def gathered(projection: nn.Linear, listed: Tensor) -> tuple[Tensor, Tensor | None]:
+def gathered(projection: nn.Linear, listed: Tensor) -> _Rows:
     """Returns copies of some rows of weight and bias in one dtype: (N,) -> (N, inputs), (N) or None."""
     weight, bias = projection.weight, projection.bias
     index, dtype = listed.to(weight.device), wider(weight, bias)
     rows = weight.index_select(0, index).to(dtype)
-    return rows, None if bias is None else bias.index_select(0, index).to(dtype)
+    listed_bias = None if bias is None else bias.index_select(0, index).to(dtype)
+    return _Rows(rows, listed_bias, (WeightIdentity(weight), WeightIdentity(bias)))
 
 
 def vocabulary_shortlist(model: Module, ids: Iterable[int] | Tensor) -> Module:
     """Lets the output head compute these tokens only; the logits of all others are -inf.
 
     Changes the classes of the head and its projection in place; parameters, names and hooks stay, and `save`
-    writes the model as it was. The rows of the weight are copied: a model that is trained afterwards needs
-    the pass again. A list replaces an earlier one. An end token that is not in it cannot be generated.
+    writes the model as it was. The rows of the weight are copied, and copied again when it has changed; at
+    every step if it was made in inference mode, as PyTorch then does not count changes. A list replaces an
+    earlier one. An end token that is not in it cannot be generated.
 
     Args:
         model: a model of minitx in eval mode with a head for the tokens of a vocabulary.

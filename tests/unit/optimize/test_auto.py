@@ -18,12 +18,14 @@ from minitx.optimize import (
     bfloat16_is_faster,
     bfloat16_weights,
     fuse_projections,
+    mixed_dtypes,
     report,
     undo_bfloat16_weights,
     undo_optimize,
 )
 from minitx.optimize.bfloat16 import Bfloat16Linear
 from minitx.optimize.packed import has_packed
+from minitx.optimize.quantize import int8_dynamic
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.fake_cuda import fake_cuda, on_cuda
 from tests.unit.test_save_load import files, random
@@ -242,6 +244,24 @@ def test_bfloat16_weights_refuse(gpt2: Any) -> None:
     assert Bfloat16Linear not in classes(gpt2)
 
 
+@pytest.mark.parametrize("passes", [["fuse_projections", "pack_weights"], ["bfloat16_weights"]])
+def test_a_part_that_is_converted_afterwards(gpt2: Any, passes: list[str]) -> None:
+    if "bfloat16_weights" in passes and not has_packed(torch.bfloat16):
+        pytest.skip("oneDNN has no bfloat16 here")
+    model = minitx.optimize(copy.deepcopy(gpt2), passes=passes, verbose=False)
+    model.head.double()
+    mixed_dtypes(model)
+    assert logits(model).dtype == torch.float64
+    torch.testing.assert_close(logits(model).float(), logits(gpt2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_is_converted_beside_quantised_projections(gpt2: Any) -> None:
+    model = int8_dynamic(copy.deepcopy(gpt2), head=False)
+    expected = logits(model)
+    model.head.double()
+    torch.testing.assert_close(logits(mixed_dtypes(model)).float(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_probe_is_remembered() -> None:
     assert bfloat16_is_faster() is bfloat16_is_faster()
 
@@ -251,6 +271,33 @@ def test_the_package_stays_a_package() -> None:
     assert minitx.optimize is sys.modules["minitx.optimize"]
     assert minitx.optimize.fuse_projections is fuse_projections
     assert "optimize" in dir(minitx)
+
+
+def test_projections_of_other_classes_are_left_unpacked(gpt2: Any) -> None:
+    """Those of several dtypes, and quantised ones."""
+    mixed = copy.deepcopy(gpt2).bfloat16()
+    mixed.head.float()
+    for model in (mixed_dtypes(mixed), int8_dynamic(copy.deepcopy(gpt2))):
+        minitx.optimize(model, verbose=False)
+        assert "pack_weights" not in applied(model)
+        assert report(model).left_out["pack_weights"] == "the model has no large weights"  # type: ignore[union-attr]
+
+
+def test_the_choice_is_that_for_the_model_without_earlier_passes(gpt2: Any) -> None:
+    model = copy.deepcopy(gpt2)
+    for options, name in (({"int8": True}, "int8_dynamic"), ({}, "pack_weights")):
+        assert name in applied(minitx.optimize(model, verbose=False, **options))
+
+
+def test_a_call_that_fails_keeps_the_earlier_passes(gpt2: Any) -> None:
+    model = minitx.optimize(copy.deepcopy(gpt2), verbose=False)
+    with torch.no_grad():
+        model.decoder.layers[1].output.dense.weight[0, 0] = torch.inf
+    before, earlier = classes(model), report(model)
+    for options, message in (({"int8": True}, "finite"), ({"passes": ["packed"]}, "packed")):
+        with pytest.raises(ArgumentValueError, match=message):
+            minitx.optimize(model, **options)
+        assert (classes(model), report(model)) == (before, earlier)
 
 
 def test_small_models_are_left_unpacked() -> None:

@@ -138,6 +138,47 @@ def test_a_copy_follows_its_parameter(products: list[str]) -> None:
     assert set(products) == {"packed"}
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [nn.Linear, ExpertsLinear])
+def test_a_new_weight_at_the_old_address_is_packed(kind: type[nn.Module], products: list[str]) -> None:
+    """Its version begins at 0 again, so that address and version are those of the old one."""
+    experts = kind is ExpertsLinear
+    layer: Any = ExpertsLinear(2, 256, 512, bias=False) if experts else nn.Linear(256, 512, bias=False)
+    pack_weights(layer)
+    values, x = torch.randn(layer.weight.shape).numpy(), torch.randn(4, 256)
+    for factor in (1, 2, 3):
+        values *= factor
+        layer.weight = nn.Parameter(torch.from_numpy(values))
+        output = layer(x, 1) if experts else layer(x)
+        weight = layer.weight[1] if experts else layer.weight
+        assert torch.allclose(output, F.linear(x, weight), atol=1e-3)
+    assert set(products) == {"packed"}
+
+
+def test_weights_made_in_inference_mode_are_not_packed(products: list[str]) -> None:
+    """PyTorch does not count their changes."""
+    with torch.inference_mode():
+        unseen = nn.Linear(256, 512)
+    with pytest.raises(ArgumentValueError, match="inference mode"):
+        pack_weights(unseen)
+    model, x = pack_weights(nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 256))), torch.randn(4, 256)
+    model[1].weight = unseen.weight.view(256, 512)
+    with torch.inference_mode():
+        before = model(x)
+        model[1].weight.mul_(2)
+        assert torch.allclose(model(x), 2 * before - model[1].bias, atol=1e-4)
+    assert "plain" in products
+
+
+def test_copies_of_experts_are_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = pack_weights(ExpertsLinear(8, 256, 512, bias=False))
+    copies = experts.packed  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "Packed", None)  # another list would raise
+    with torch.no_grad():
+        experts(torch.randn(3, 256), 7)
+    assert experts.packed is copies  # type: ignore[attr-defined]
+
+
 def test_gradients_and_other_inputs_take_the_plain_product(products: list[str]) -> None:
     linear, x = pack_weights(nn.Linear(256, 512)), torch.randn(3, 256)
     linear(x).sum().backward()
@@ -210,8 +251,19 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_choice_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(packed_is_faster(), bool)
-    assert packed_is_faster(torch.float64) is False
-    for plain, faster, choice in ((2.0, 1.0, True), (1.0, 1.0, False)):
-        monkeypatch.setattr(module, "measure", lambda *_, p=plain, f=faster, **__: [p, f])
-        assert packed_is_faster() is choice
+    """It is measured once for each dtype, with a weight of a model's size."""
+    calls: list[tuple[torch.dtype, int]] = []
+
+    def measure(*_: Any, dtype: torch.dtype, size: int, **__: Any) -> list[float]:
+        calls.append((dtype, size))
+        return [2.0 if dtype == torch.float32 else 1.0, 1.0]
+
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(module, "has_packed", lambda dtype: dtype != torch.float64)
+    module._packed_is_faster.cache_clear()
+    try:
+        choices = [packed_is_faster(), packed_is_faster(torch.bfloat16), packed_is_faster(torch.float64)]
+        assert [*choices, packed_is_faster()] == [True, False, False, True]
+        assert calls == [(torch.float32, 2048), (torch.bfloat16, 2048)]
+    finally:
+        module._packed_is_faster.cache_clear()

@@ -323,6 +323,28 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def test_weights_made_in_inference_mode_are_refused(quantize: Callable[..., Any]) -> None:
+    with torch.inference_mode():
+        unseen = linear(80, 64)
+    with pytest.raises(ArgumentValueError, match=r"0\.weight.*inference mode"):
+        quantize(unseen)
+    assert type(unseen[0]) is nn.Linear
+    layer = linear(80, 64)
+    with torch.inference_mode():
+        quantize(layer, keep_weights=False)(torch.randn(3, 64))
+
+
+def test_a_new_weight_at_the_old_address_is_refused() -> None:
+    layer: Any = linear(80, 64)
+    values = layer[0].weight.detach().numpy()
+    layer[0].weight = nn.Parameter(torch.from_numpy(values))
+    int8_dynamic(layer)
+    values *= 2
+    layer[0].weight = nn.Parameter(torch.from_numpy(values))
+    with torch.no_grad(), pytest.raises(ArgumentValueError, match="weight"):
+        layer(torch.randn(3, 64))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_stale_weight_is_not_used(change: str, copied: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,25 @@ def test_lists_replace_one_another_and_come_back() -> None:
     with pytest.raises(RuntimeError, match="within"), shortlisted(model, [4]):
         raise RuntimeError("within")
     assert int((logits(model)[0, 0] > -torch.inf).sum()) == len(LISTED)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart"])
+def test_rows_follow_new_weights(model_type: str) -> None:
+    model, other = built(model_type), built(model_type)
+    with torch.no_grad():
+        for parameter in other.head.projection.parameters():
+            parameter.mul_(-2.0)
+    vocabulary_shortlist(model, LISTED)
+    before = logits(model)
+    for assign in (False, True):
+        model.load_state_dict(other.state_dict(), assign=assign)
+        torch.testing.assert_close(logits(model), masked_logits(logits(other)))
+    assert not torch.equal(logits(copy.deepcopy(model)), before)
+    with torch.inference_mode():
+        model.head.projection.weight = torch.nn.Parameter(torch.zeros_like(other.head.projection.weight))
+        logits(model)
+        model.head.projection.weight.copy_(other.head.projection.weight)
+        torch.testing.assert_close(logits(model), masked_logits(logits(other)))
 
 
 def test_rows_follow_a_change_of_dtype() -> None:
