@@ -178,8 +178,9 @@ def has_weights_to_pack(model: nn.Module, kinds: Collection[type[nn.Module]] = P
         model: any module.
         kinds: the classes; without them those that `pack_weights` takes.
     """
-    weights = (module.weight for module in working_modules(model) if type(module) in kinds)
-    return any(can_be_packed(w[0] if w.dim() > 2 else w) for w in weights)  # type: ignore[arg-type,operator]
+    chosen = (module for module in working_modules(model) if type(module) in kinds)
+    weights = (module.get_parameter("weight") for module in chosen)
+    return any(can_be_packed(weight[0] if weight.dim() > 2 else weight) for weight in weights)
 
 
 def packed_is_faster(dtype: torch.dtype = torch.float32) -> bool:
