@@ -110,7 +110,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         unfuse_projections,
         "Q, K and V as one product, gate and dense as one",
         "equal up to rounding",
-        "none",
+        "as much memory as the joined weights, if they were mapped from a file; else none",
         _always,
     ),
     "unpadded": Pass(
@@ -169,7 +169,8 @@ def optimize(
 
     Without options the outputs stay equal up to rounding; `dtype` and `int8` trade digits for speed. What
     pays is measured once in a process, in some ten milliseconds. Parameters keep values and names:
-    `minitx.save` writes the model as it was loaded, and `minitx.optimize.undo_optimize(model)` restores it.
+    `minitx.save` writes the model as it was loaded, and `minitx.optimize.undo_optimize(model)` undoes the
+    passes. A call that follows another replaces its passes.
 
     Args:
         model: any module.
@@ -185,8 +186,9 @@ def optimize(
     Raises:
         ArgumentTypeError: not a module, or names that are none.
         ArgumentValueError: an unknown pass, options that exclude each other, or one that this processor or
-            this model cannot serve or that would not be faster. The model is then as before.
-        RuntimeError, MemoryError: there is no memory for the copies. The model is as before.
+            this model cannot serve or that would not be faster. The passes of an earlier call are then
+            applied again; those of the failed one are undone, as `undo_optimize` does.
+        RuntimeError, MemoryError: there is no memory for the copies. Likewise.
 
     Example:
         >>> model = minitx.optimize(minitx.load("minitx/tiny-decoder"))
@@ -252,6 +254,11 @@ def optimize_as(model: Module, kind: str | None, quiet: bool) -> Module:
 
 def undo_optimize(model: Module) -> Module:
     """Undoes the passes that `optimize` applied, the last first. Returns the model.
+
+    Parameters, and the outputs of a model of `minitx.load`, are those from before, bit for bit. A plain
+    `nn.Linear` that was packed or computed in bfloat16 becomes one of `fast_linear`, which
+    `undo_fast_linear` makes plain again. Each pass is undone for the whole model, so also where it was
+    applied by its own function before `optimize` was called.
 
     Raises:
         ArgumentTypeError: not a module.

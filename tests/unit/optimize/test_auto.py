@@ -21,6 +21,7 @@ from minitx.optimize import (
     mixed_dtypes,
     report,
     undo_bfloat16_weights,
+    undo_fast_linear,
     undo_optimize,
 )
 from minitx.optimize.bfloat16 import Bfloat16Linear
@@ -298,6 +299,16 @@ def test_a_call_that_fails_keeps_the_earlier_passes(gpt2: Any) -> None:
         with pytest.raises(ArgumentValueError, match=message):
             minitx.optimize(model, **options)
         assert (classes(model), report(model)) == (before, earlier)
+
+
+def test_what_undoing_does_not_restore(gpt2: Any) -> None:
+    """As the docstring states."""
+    plain = undo_fast_linear(fuse_projections(copy.deepcopy(gpt2)))
+    undo_optimize(minitx.optimize(plain, verbose=False))
+    layers = (plain.decoder.layers[0].attention, gpt2.decoder.layers[0].attention)
+    assert classes(layers[0]) == classes(layers[1])
+    cost = auto.PASSES["fuse_projections"].cost
+    assert "mapped" in cost
 
 
 def test_small_models_are_left_unpacked() -> None:
