@@ -295,8 +295,9 @@ def test_the_memory_of_a_load_includes_the_first_answer(
 def test_times_of_fresh_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minitx.bench.alone.IMPORT", "{imports}; print(0.25)")
     setup = Setup(folder, "decoder", threads=1)
-    assert import_seconds(make_engine("minitx"), setup) == 0.25
     engine = make_engine("fake", REGISTRY)
+    monkeypatch.setattr(type(engine), "imports", "import json")
+    assert import_seconds(engine, setup) == 0.25
     monkeypatch.setattr(type(engine), "program", lambda self, setup, prompt: f"print({prompt[-1]})")
     seconds, token = start_seconds(engine, setup, [1, 2, 3])
     assert (seconds > 0, token) == (True, 3)
@@ -308,6 +309,7 @@ def test_times_of_fresh_processes(folder: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("name", ["minitx", "transformers"])
 def test_programs_print_the_first_token(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     setup, engine = Setup(folder, "decoder", threads=1), make_engine(name)
+    exec(engine.imports, {})
     exec(engine.program(setup, [1, 2, 3]), {})
     printed = int(capsys.readouterr().out)
     engine.load(setup)
