@@ -170,5 +170,5 @@ def int8_is_faster() -> bool:
             quantized[id(weight)] = integers.t(), scale
         return int8_linear(x, *quantized[id(weight)], bias, torch.float32)
 
-    plain, integer = measure(linear, _product, rows=1)
+    plain, integer = measure(linear, _product, rows=1, size=2048)
     return integer * 1.3 < plain
