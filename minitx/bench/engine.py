@@ -75,7 +75,7 @@ class Engine(ABC):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16", "float64")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     exact: ClassVar[bool] = True
-    limit: ClassVar[float] = 0.1
+    limit: ClassVar[float] = 0.25
     weight_bytes: ClassVar[float | None] = None
     imports: ClassVar[str] = ""
     compile_seconds: float = 0.0

@@ -62,6 +62,7 @@ class LlamaCpp(Engine):
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     exact: ClassVar[bool] = False
+    limit: ClassVar[float] = 0.05
     imports: ClassVar[str] = "import llama_cpp"
     int8: ClassVar[bool] = False
     library: Any = None
@@ -188,6 +189,7 @@ class LlamaCppQ8(LlamaCpp):
     """
 
     name: ClassVar[str] = "llama.cpp-q8"
+    limit: ClassVar[float] = 0.25
     weight_bytes: ClassVar[float | None] = 34 / 32
     int8: ClassVar[bool] = True
 

@@ -63,7 +63,7 @@ class MinitxBfloat16(MinitxOptimized):
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     exact: ClassVar[bool] = False
-    limit: ClassVar[float] = 0.05
+    limit: ClassVar[float] = 0.1
     weight_bytes: ClassVar[float | None] = 2
 
     def optimized(self, model: Any) -> Any:
@@ -85,7 +85,7 @@ class MinitxInt4Weights(MinitxInt8):
     """minitx with int4 weights in groups of 32; inputs in bfloat16."""
 
     name: ClassVar[str] = "minitx-int4-weights"
-    limit: ClassVar[float] = 0.5  # that of a GPT-2 with random weights, which amplify the rounding, is 0.4
+    limit: ClassVar[float] = 0.75  # random weights amplify the rounding: 0.4 in a GPT-2, 0.66 in a T5
     weight_bytes: ClassVar[float | None] = 0.625  # with the scale and the zero point of each group
 
     def optimized(self, model: Any) -> Any:
