@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -57,7 +58,15 @@ def join(device_type: str | None = None) -> torch.device:
         torch.cuda.set_device(device)
     if has_several_processes() and not distributed.is_initialized():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo")
+        if not has_gpus:  # NCCL could wait for processes that are elsewhere
+            atexit.register(leave)
     return device
+
+
+def leave() -> None:
+    """Leaves the process group, if this process is in one: a thread of it that outlives Python aborts."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,26 @@ def test_the_script_of_the_docs_runs_under_torchrun(tmp_path: Path) -> None:
     records = read_metrics(str(tmp_path / "rhymes/metrics.jsonl"))
     assert [record["step"] for record in records] == [4]
     assert len(list(tmp_path.glob("rhymes/checkpoints/step-000004/training/shard-*.safetensors"))) == 2
+
+
+def test_a_script_that_joins_leaves_at_its_end(tmp_path: Path) -> None:
+    script = """
+        import atexit, os
+        from torch import distributed
+        os.environ |= dict(WORLD_SIZE="2", RANK="0", LOCAL_RANK="0", MASTER_ADDR="", MASTER_PORT="1")
+        atexit.register(lambda: print(distributed.is_initialized()))
+        from minitx.training.distributed import join
+        initialize = distributed.init_process_group
+        def alone(backend):
+            initialize("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        distributed.init_process_group = alone
+        join("cpu")
+        print(distributed.is_initialized())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_all_processes_end_with_one_that_fails(tmp_path: Path) -> None:
