@@ -53,4 +53,4 @@ def measure(given: dict[str, Any]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.load(sys.stdin))))  # noqa: T201 - for the process that waits for it
+    sys.stdout.write(f"{json.dumps(measure(json.load(sys.stdin)))}\n")

@@ -139,7 +139,7 @@ def work_of(workload: Workload, model: Model) -> Work | None:
     """Returns the work of a workload; None where there is no simple bound, such as for an import.
 
     Rows of many lengths are counted without padding, and as decoded together: the weights are read once for
-    each step of the longest answer. Beams share what they have of the encoder output.
+    each step of the longest answer. Beams of a prompt share its cross-attention cache.
 
     Args:
         workload: the workload.

@@ -1,4 +1,4 @@
-"""The runner: loads the engines of a workload, has their answers compared, and times them in turn.
+"""The runner: loads the engines of a workload, lets the referee compare their answers, and times them.
 
 Every round runs each engine once, and every round begins with another one, so that a machine that slows down
 affects all of them alike. The others follow in a drawn order: none always runs after the same one, whose
@@ -148,7 +148,7 @@ class Runner:
             warn(f"the memory of {lane.engine.name} was not measured: {error}.")
 
     def _rounds(self, workload: Workload, lanes: list[_Lane], inputs: list[Any], step: Step) -> Peaks | None:
-        """Times the engines in turn; returns the median of the machine's peaks."""
+        """Times the engines alternately; returns the median of the machine's peaks."""
         for lane in lanes if workload.call not in PROCESSES else ():
             seconds = self._warm(workload, lane, inputs)
             lane.calls = max(1, math.ceil(SHORTEST / max(seconds, 1e-6)))

@@ -103,7 +103,7 @@ def stream(
 
 
 def _steps(strategy: Strategy, session: DecodingSession) -> Iterator[list[Event]]:
-    """Runs a strategy; what it has generated when iteration ends or stops is stored for later calls."""
+    """Runs a strategy; a prefix cache of the request stores the generated tokens when iteration ends."""
     steps = strategy.run(session)  # arguments that do not fit are refused at the call
     prefix = None if strategy.searches else session.request.prefix
     return steps if prefix is None else _remembered(steps, prefix, session)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, Engine, Rows, Setup
+from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, Rows, Setup
 from minitx.bench.engines.batches import in_batches
 from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.ctranslate2_files import convert, name, number
-from minitx.bench.engines.texts import text_tokenizer, text_vectors, unpoolable
+from minitx.bench.engines.texts import TextEngine, unpoolable
 from minitx.bench.workloads import Call, Family, Workload
 from minitx.io import read_json
 
@@ -22,7 +21,7 @@ KINDS: dict[Family, str] = {"decoder": "Generator", "encoder": "Encoder", "encod
 MODEL_TYPES = ("bert", "gpt2", "llama", "t5")
 
 
-class CTranslate2(Engine):
+class CTranslate2(TextEngine):
     """A model of CTranslate2 in float32, on the CPU with `intra_threads` of the setup and one worker.
 
     What its guide to performance recommends: prompts are run at once (`include_prompt_in_result=False`),
@@ -41,7 +40,6 @@ class CTranslate2(Engine):
     quantization: ClassVar[str] = "float32"
     model: Any
     tokens: int
-    tokenizer: Any = None
 
     def reason(self, setup: Setup, workload: Workload) -> str | None:
         """Returns why it cannot run a workload: the adapter converts a few architectures."""
@@ -69,11 +67,6 @@ class CTranslate2(Engine):
     def encode(self, rows: Rows) -> Tensor:
         """Returns the mean hidden states, (R, E)."""
         return in_batches(rows, self._encode, PADDED_TEXTS)
-
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Returns vectors of length 1, (N, E)."""
-        self.tokenizer = self.tokenizer or text_tokenizer(self.setup.folder)
-        return text_vectors(self, self.tokenizer, texts)
 
     def _encode(self, rows: Rows) -> Tensor:
         hidden = _tensor(self.model.forward_batch(rows).last_hidden_state)

@@ -65,7 +65,7 @@ class LlamaCpp(Engine):
     limit: ClassVar[float] = 0.05
     imports: ClassVar[str] = "import llama_cpp"
     int8: ClassVar[bool] = False
-    library: Any = None
+    llama: Any = None
     model: Any = None
     context: Any = None
     batch: Any = None
@@ -83,7 +83,7 @@ class LlamaCpp(Engine):
         """Writes the checkpoint as a GGUF file and loads it."""
         import llama_cpp
 
-        self.setup, self.library = setup, llama_cpp
+        self.setup, self.llama = setup, llama_cpp
         _errors()
         start = time.perf_counter()
         path = converted(self.name, setup.folder, partial(write_gguf, setup.folder, int8=self.int8))
@@ -130,37 +130,37 @@ class LlamaCpp(Engine):
         """Releases the model and its caches."""
         self._release()
         if self.model:
-            self.library.llama_model_free(self.model)
+            self.llama.llama_model_free(self.model)
         super().close()
 
     def _make_room(self, slots: int, length: int) -> None:
         """Clears the caches; makes new ones where these are not those that the rows need."""
         if self.room == (slots, length):
-            memory = self.library.llama_get_memory(self.context)
-            self.library.llama_memory_clear(memory, True)
+            memory = self.llama.llama_get_memory(self.context)
+            self.llama.llama_memory_clear(memory, True)
             return
         self._release()
-        parameters = self.library.llama_context_default_params()
+        parameters = self.llama.llama_context_default_params()
         step = max(PROMPT_TOKENS, length)
         parameters.n_ctx, parameters.n_seq_max, parameters.n_batch = slots * _padded(length), slots, step
         if not self.int8:
-            parameters.type_k = parameters.type_v = self.library.GGML_TYPE_F32
-            parameters.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            parameters.type_k = parameters.type_v = self.llama.GGML_TYPE_F32
+            parameters.flash_attn_type = self.llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.n_threads = parameters.n_threads_batch = self.setup.threads
-        self.context = self.library.llama_init_from_model(self.model, parameters)
+        self.context = self.llama.llama_init_from_model(self.model, parameters)
         if not self.context:
             raise _failed(f"makes no cache for {slots} rows of {length} tokens")
-        self.batch = self.library.llama_batch_init(step, 0, 1)
+        self.batch = self.llama.llama_batch_init(step, 0, 1)
         self.room = slots, length
 
     def _release(self) -> None:
         if self.context:
-            self.library.llama_batch_free(self.batch)
-            self.library.llama_free(self.context)
+            self.llama.llama_batch_free(self.batch)
+            self.llama.llama_free(self.context)
         self.context, self.room = None, (0, 0)
 
     def _forget(self, slot: int) -> None:
-        self.library.llama_memory_seq_rm(self.library.llama_get_memory(self.context), slot, -1, -1)
+        self.llama.llama_memory_seq_rm(self.llama.llama_get_memory(self.context), slot, -1, -1)
 
     def _decode(self, rows: list[Row]) -> Tensor:
         """Runs the tokens to feed of some rows, and returns the logits after each row, (R, V): a view."""
@@ -174,11 +174,11 @@ class LlamaCpp(Engine):
                 at += 1
             batch.logits[at - 1] = True
         batch.n_tokens = at
-        if status := self.library.llama_decode(self.context, batch):
+        if status := self.llama.llama_decode(self.context, batch):
             raise _failed(f"returned {status} for a batch of {at} tokens")
         import numpy
 
-        logits = self.library.llama_get_logits(self.context)
+        logits = self.llama.llama_get_logits(self.context)
         return torch.from_numpy(numpy.ctypeslib.as_array(logits, (len(rows), self.tokens)))
 
 

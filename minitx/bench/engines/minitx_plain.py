@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 import minitx
-from minitx.bench.engine import PADDED_TEXTS, TEMPERATURE, TOP_K, TOP_P, Engine, Rows, Setup
+from minitx.bench.engine import PADDED_TEXTS, TEMPERATURE, TOP_K, TOP_P, Rows, Setup
 from minitx.bench.engines.batches import in_batches, padded
+from minitx.bench.torch_engine import TorchEngine
 from minitx.bench.workloads import Call, Workload
 
-LEARNING_RATE = 1e-4
 
-
-class Minitx(Engine):
+class Minitx(TorchEngine):
     """minitx, as minitx.load returns a model."""
 
     name: ClassVar[str] = "minitx"
@@ -24,9 +23,7 @@ class Minitx(Engine):
         ("encode", "embed", "prefill", "generate", "sample", "train_step", "load", "import", "start")
     )
     imports: ClassVar[str] = "import minitx"
-    model: Any
     tokenizer: Any = None
-    optimizer: torch.optim.Optimizer | None = None
 
     def reason(self, setup: Setup, workload: Workload) -> str | None:
         """Returns why it cannot run a workload: without a tokenizer no texts."""
@@ -96,19 +93,6 @@ class Minitx(Engine):
         options: dict[str, Any] = {"max_new_tokens": new_tokens, "stop": minitx.Stop(eos=())}
         generate = minitx.generate if isinstance(new_tokens, int) else minitx.generate_many
         return [row.tolist() for row in generate(self.model, rows, strategy, **options).sequences]
-
-    def train_step(self, rows: Rows) -> float:
-        """Takes a step; returns the loss."""
-        if self.optimizer is None:
-            self.model.requires_grad_(True)
-            parameters = self.model.parameters()
-            self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
-        ids = torch.tensor(rows, device=self.setup.device)
-        loss = self.model(ids, labels=ids).loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
 
     def program(self, setup: Setup, prompt: list[int]) -> str:
         """Returns a program that prints the first new token."""

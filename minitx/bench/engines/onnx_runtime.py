@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,17 +12,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from minitx.bench.engine import PADDED_TEXTS, Engine, Rows, Setup
+from minitx.bench.engine import PADDED_TEXTS, Rows, Setup
 from minitx.bench.engines.batches import in_batches, padded
 from minitx.bench.engines.conversions import converted
-from minitx.bench.engines.texts import text_tokenizer, text_vectors, unpoolable
+from minitx.bench.engines.texts import TextEngine, unpoolable
 from minitx.bench.engines.transformers_eager import quiet
 from minitx.bench.workloads import Call, Family, Workload
 
 INPUTS = ("input_ids", "attention_mask")
 
 
-class OnnxRuntime(Engine):
+class OnnxRuntime(TextEngine):
     """An encoder in ONNX Runtime, with all optimisations of its graph and the setup's number of threads.
 
     The model of transformers is exported by `torch.onnx.export` with any batch and any length, once, in
@@ -39,7 +38,6 @@ class OnnxRuntime(Engine):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     imports: ClassVar[str] = "import onnxruntime"
     session: Any
-    tokenizer: Any = None
 
     def reason(self, setup: Setup, workload: Workload) -> str | None:
         """Returns why it cannot run a workload: texts need a tokenizer and mean pooling."""
@@ -63,11 +61,6 @@ class OnnxRuntime(Engine):
     def encode(self, rows: Rows) -> Tensor:
         """Returns the mean hidden states, (R, E)."""
         return in_batches(rows, self._encode, PADDED_TEXTS)
-
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Returns vectors of length 1, (N, E)."""
-        self.tokenizer = self.tokenizer or text_tokenizer(self.setup.folder)
-        return text_vectors(self, self.tokenizer, texts)
 
     def _encode(self, rows: Rows) -> Tensor:
         ids, mask = padded(rows)

@@ -1,4 +1,4 @@
-"""Vectors of texts for engines that run token ids: the checkpoint's tokenizer before, the length 1 after."""
+"""Vectors of texts for engines that run token ids: tokenized before, scaled to length 1 after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tokenizers
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from minitx.bench.engine import Engine
+from minitx.bench.engine import Engine, Setup
 from minitx.io import read_json
 
 POOLING = Path("1_Pooling") / "config.json"
@@ -42,7 +42,19 @@ def text_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     return cast(tokenizers.Tokenizer, tokenizer)
 
 
-def text_vectors(engine: Engine, tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """Returns vectors of length 1 of N texts by an engine's `encode`, (N, E)."""
-    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-    return normalize(engine.encode(rows), dim=-1)
+class TextEngine(Engine):
+    """An engine that runs token ids, and texts through the tokenizer of the checkpoint.
+
+    Attributes:
+        setup: of `load`.
+        tokenizer: of the checkpoint; None before the first texts.
+    """
+
+    setup: Setup
+    tokenizer: Any = None
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Returns vectors of length 1, (N, E)."""
+        self.tokenizer = self.tokenizer or text_tokenizer(self.setup.folder)
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        return normalize(self.encode(rows), dim=-1)

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, TEMPERATURE, TOP_K, TOP_P, Engine, Rows, Setup
+from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, TEMPERATURE, TOP_K, TOP_P, Rows, Setup
 from minitx.bench.engines.batches import in_batches, padded
+from minitx.bench.torch_engine import TorchEngine
 from minitx.bench.workloads import Call
 
-LEARNING_RATE = 1e-4
 CLASSES = {
     "decoder": "AutoModelForCausalLM",
     "encoder": "AutoModel",
@@ -19,7 +19,7 @@ CLASSES = {
 }
 
 
-class Transformers(Engine):
+class Transformers(TorchEngine):
     """transformers with its defaults, not compiled.
 
     That is sdpa attention and a dynamic cache. Rows of many lengths are padded: texts sorted by length in
@@ -33,8 +33,6 @@ class Transformers(Engine):
     )
     imports: ClassVar[str] = "import transformers"
     by_length: ClassVar[bool] = True
-    model: Any
-    optimizer: torch.optim.Optimizer | None = None
 
     def load(self, setup: Setup) -> None:
         """Loads the checkpoint, an encoder without its head."""
@@ -100,18 +98,6 @@ class Transformers(Engine):
         )
         new: Rows = made[:, -new_tokens:].tolist()
         return new
-
-    def train_step(self, rows: Rows) -> float:
-        """Takes a step; returns the loss."""
-        if self.optimizer is None:
-            parameters = self.model.parameters()
-            self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
-        ids = torch.tensor(rows, device=self.setup.device)
-        loss = self.model(input_ids=ids, labels=ids).loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
 
     def program(self, setup: Setup, prompt: list[int]) -> str:
         """Returns a program that prints the first new token."""

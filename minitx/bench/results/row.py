@@ -27,7 +27,7 @@ class Row:
         figure: of the median, in `unit`; None without samples.
         low, high: the figures of the quartiles.
         ratio: times as good as the reference, by the medians; None for rows without a figure.
-        bound: the figure that the measured peaks of the machine allow; None where there is none.
+        bound: the figure that the measured peaks of the machine allow; None without a bound.
         share: of the figure in the bound.
         compile_seconds: of work done once.
         memory: "loaded" and "peak" bytes of a fresh process; empty where it was not measured.

@@ -76,7 +76,7 @@ class TorchaoTensors(Tensors):
 
 
 def with_torchao(tensors: Tensors) -> Tensors:
-    """Returns tensors with torchao's weights in place of their parts; the same ones if there are none.
+    """Returns tensors with torchao's weights in place of their parts; other tensors stay.
 
     Raises:
         ValueError: a class of torchao that minitx does not read, or a damaged entry of the header.

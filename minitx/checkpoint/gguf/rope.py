@@ -116,6 +116,6 @@ def llama3_divisors(theta: float, head_dim: int, factor: float) -> Tensor:
         (head_dim / 2,), float32.
     """
     low, high, original = _LLAMA3.values()
-    turns = original / (2 * math.pi) * theta ** (-torch.arange(0, head_dim, 2).double() / head_dim)
-    share = ((turns - low) / (high - low)).clamp(0, 1)
+    rotations = original / (2 * math.pi) * theta ** (-torch.arange(0, head_dim, 2).double() / head_dim)
+    share = ((rotations - low) / (high - low)).clamp(0, 1)
     return (1 / ((1 - share) / factor + share)).float()

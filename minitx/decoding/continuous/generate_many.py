@@ -29,7 +29,7 @@ _REFUSED = {
     "guidance": "its other prompts or models have no rows here; generate(...) takes it",
     "heal": "it knows prompts by their place in the batch; generate(...) takes it",
     "inputs_embeds": "generate(...) takes them",
-    "generator": "all rows would draw from it in turn; seed= gives each row its own numbers",
+    "generator": "all rows would share it; seed= gives each row its own numbers",
 }
 
 

@@ -50,7 +50,7 @@ class Steps:
         return Steps(self.kind, self.most)
 
     def of(self, model: Any, cache: Cache) -> StaticStep | None:
-        """Returns the step that serves a cache, made if there is none yet; None if there can be none."""
+        """Returns the step for a cache, and creates it if needed; None for a cache without fixed shapes."""
         sizes, batch = sizes_of(cache), cache.batch
         if sizes is None or batch is None:
             return None

@@ -183,7 +183,6 @@ def test_sums_that_overflow_in_16_bits_are_noticed(monkeypatch: pytest.MonkeyPat
         int8_dynamic(linear(64, 64))
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="without oneDNN")
 def test_a_processor_without_vnni_gets_smaller_weights() -> None:
     """oneDNN takes AVX2 alone if it is told to, as on an older processor; x86-64 only has that name."""
     code = (
