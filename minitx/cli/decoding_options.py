@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import minitx
-from minitx.cli.options import HUB, group, heading, option, section
+from minitx.cli.options import HUB, PASSES, group, heading, option, section
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
@@ -90,4 +90,4 @@ def strategy_options(*, searches: bool) -> list[click.Option]:
         options.append(option(line, heading(STRUCTURE), json_text if "JSON" in line else object_from_text))
     if searches:
         options += [*field_options(beams, *KINDS), *group(beams), *group("several samples")]
-    return [*options, *group("where the text ends"), *group("the model", *HUB, "dtype", "device", "optimize")]
+    return [*options, *group("where the text ends"), *group("the model", *HUB, "dtype", "device", *PASSES)]

@@ -317,7 +317,8 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 # --- options of several commands -------------------------------------------------------------------
 
-SOURCE = ("model", "revision", "token", "offline", "model_type", "ignore_keys", "dtype", "device", "optimize")
+PASSES = ("optimize", "compile")
+SOURCE = ("model", "revision", "token", "offline", "model_type", "ignore_keys", "dtype", "device", *PASSES)
 HUB = SOURCE[1:6]
 LANGUAGES = ("src_lang", "tgt_lang")
 MODEL = Argument("model", "MODEL", "folder or Hub id")

@@ -31,6 +31,7 @@ class Source:
         dtype: name of the weights' dtype; None for that of the file.
         device: where the model runs.
         optimize: "exact", "bfloat16" or "int8", for `minitx.optimize`; None: it is not applied.
+        compile: whether steps of a generation are compiled.
         quiet: shows no progress bars.
     """
 
@@ -43,6 +44,7 @@ class Source:
     dtype: str | None = None
     device: str = "cpu"
     optimize: str | None = None
+    compile: bool | None = None
     quiet: bool = False
 
     @property
@@ -102,7 +104,12 @@ class Source:
 
         # of an adapter, the base model may be on the Hub
         model = load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading, **self.hub)
-        return import_module("minitx.optimize.auto").optimize_as(model, self.optimize, self.quiet)
+        return self.optimized(model)
+
+    def optimized(self, model: Any) -> Any:
+        """Applies the passes that --optimize and --compile ask for."""
+        optimize_as = import_module("minitx.optimize.auto").optimize_as
+        return optimize_as(model, self.optimize, bool(self.compile), self.quiet)
 
 
 def read_texts(texts: Sequence[str], file: str | None) -> list[str]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 
+import minitx.optimize.operator  # noqa: F401  registers minitx::linear
 from minitx.optimize.auto import report, undo_optimize
 from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
 from minitx.optimize.door import CallablePackage
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.graphs.compiled import compiled_steps, undo_compiled_steps
 from minitx.optimize.graphs.model import cuda_graphs, undo_cuda_graphs
 from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
@@ -28,6 +30,7 @@ __all__ = [
     "ShortlistTable",
     "bfloat16_is_faster",
     "bfloat16_weights",
+    "compiled_steps",
     "cuda_graphs",
     "fast_linear",
     "fuse_projections",
@@ -38,6 +41,7 @@ __all__ = [
     "report",
     "shortlisted",
     "undo_bfloat16_weights",
+    "undo_compiled_steps",
     "undo_cuda_graphs",
     "undo_fast_linear",
     "undo_optimize",

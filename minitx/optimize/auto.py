@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from minitx.optimize.bfloat16 import (
 )
 from minitx.optimize.classes import Module
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.graphs.compiled import compiled_steps, no_compiled_steps, undo_compiled_steps
 from minitx.optimize.graphs.model import cuda_graphs, no_graphs, undo_cuda_graphs
 from minitx.optimize.packed import (
     PACKED,
@@ -153,6 +154,19 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         "a cache for each of up to 4 recorded steps",
         no_graphs,
     ),
+    "compiled_steps": Pass(
+        compiled_steps,
+        undo_compiled_steps,
+        "each step of a generation as code that torch.compile makes when it first runs",
+        "equal up to rounding",
+        "a cache of the sizes of each of up to 4 calls; half a minute or less, twice at most",
+        no_compiled_steps,
+    ),
+}
+_OPTIONAL = {  # option of `optimize` that asks for a pass
+    "bfloat16_weights": ("dtype", "dtype=torch.bfloat16"),
+    "int8_dynamic": ("int8", "int8=True"),
+    "compiled_steps": ("compile", "compile=True"),
 }
 _PRODUCTS = ("pack_weights", "bfloat16_weights", "int8_dynamic")  # of which a projection has one
 
@@ -162,6 +176,7 @@ def optimize(
     *,
     dtype: torch.dtype | None = None,
     int8: bool = False,
+    compile: bool = False,
     passes: Sequence[str] | None = None,
     verbose: bool | None = None,
 ) -> Module:
@@ -176,6 +191,8 @@ def optimize(
         model: any module.
         dtype: torch.bfloat16: products of a float32 model in bfloat16. None: they stay as they are.
         int8: products of integers, by `minitx.optimize.quantize.int8_dynamic`.
+        compile: steps of a generation as compiled code, by `compiled_steps`, which takes up to half a minute
+            when a step first runs, for one row and for several.
         passes: names of the passes to apply, whether they pay or not, instead of a choice; () for none.
         verbose: print the report to stderr. None: at a terminal only.
 
@@ -188,18 +205,18 @@ def optimize(
         ArgumentValueError: an unknown pass, options that exclude each other, or one that this processor or
             this model cannot serve or that would not be faster. The passes of an earlier call are then
             applied again; those of the failed one are undone, as `undo_optimize` does.
-        RuntimeError, MemoryError: there is no memory for the copies. Likewise.
+        RuntimeError, MemoryError: there is no memory for the copies, or no compiler. Likewise.
 
     Example:
         >>> model = minitx.optimize(minitx.load("minitx/tiny-decoder"))
         >>> print(minitx.optimize.report(model))
     """
     check_type("model", model, nn.Module, "a module")
-    check_flags(int8=int8, **({} if verbose is None else {"verbose": verbose}))
+    check_flags(int8=int8, compile=compile, **({} if verbose is None else {"verbose": verbose}))
     earlier = report(model)
     undo_optimize(model)  # the choice is that for the model without its earlier passes
     try:
-        names, left = chosen(model, dtype, int8, passes)
+        names, left = chosen(model, {"dtype": dtype, "int8": int8, "compile": compile}, passes)
         applied = apply_all(model, names)
     except Exception:
         if earlier is not None:
@@ -230,22 +247,23 @@ def apply_all(model: nn.Module, names: Sequence[str]) -> list[AppliedPass]:
     return applied
 
 
-def optimize_as(model: Module, kind: str | None, quiet: bool) -> Module:
+def optimize_as(model: Module, kind: str | None, compile: bool, quiet: bool) -> Module:
     """Applies `optimize` as --optimize of the command line asks for it. Returns the model.
 
     Args:
         model: any module.
-        kind: "exact", "bfloat16" or "int8"; None: nothing is applied.
+        kind: "exact", "bfloat16" or "int8"; None: nothing is applied, or with `compile` the same as "exact".
+        compile: whether steps of a generation are compiled.
         quiet: show no report; else one at a terminal.
 
     Raises:
         ArgumentValueError: as `optimize`.
     """
-    if kind is None:
+    if kind is None and not compile:
         return model
     dtype, verbose = torch.bfloat16 if kind == "bfloat16" else None, False if quiet else None
     try:
-        return optimize(model, dtype=dtype, int8=kind == "int8", verbose=verbose)
+        return optimize(model, dtype=dtype, int8=kind == "int8", compile=compile, verbose=verbose)
     except ArgumentValueError as error:
         if error.parameter not in ("dtype", "int8"):
             raise
@@ -281,46 +299,52 @@ def report(model: nn.Module) -> Report | None:
 
 
 def chosen(
-    model: nn.Module, dtype: torch.dtype | None, int8: bool, passes: Sequence[str] | None
+    model: nn.Module, options: Mapping[str, Any], passes: Sequence[str] | None
 ) -> tuple[list[str], dict[str, str]]:
     """Returns the names of the passes to apply, in their order, and why each other one is left out.
+
+    Args:
+        model: any module.
+        options: `dtype`, `int8` and `compile` of `optimize`.
+        passes: likewise.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: as `optimize`.
     """
+    dtype = options["dtype"]
     if dtype not in (None, torch.bfloat16):
         hint = "model.to(dtype) converts the parameters"
         raise ArgumentValueError("dtype", dtype, "torch.bfloat16 or None", hint)
-    if dtype is not None and int8:
+    if dtype is not None and options["int8"]:
         raise ArgumentValueError("dtype", dtype, "None with int8=True", "a projection has one product")
     if passes is not None:
-        return named(passes, dtype, int8), {name: "not in passes" for name in PASSES if name not in passes}
-    wanted = "int8_dynamic" if int8 else "bfloat16_weights" if dtype else "pack_weights"
-    left = {name: f"{wanted} has another product" for name in _PRODUCTS if name != wanted}
-    if wanted == "pack_weights":
-        left = {
-            "bfloat16_weights": "dtype=torch.bfloat16 asks for it",
-            "int8_dynamic": "int8=True asks for it",
-        }
-    names = []
+        return named(passes, options), {name: "not in passes" for name in PASSES if name not in passes}
+    asked = {name for name, (option, _) in _OPTIONAL.items() if options[option]}
+    product = next((name for name in _PRODUCTS if name in asked), "pack_weights")
+    names, left = [], {}
     for name, step in PASSES.items():
-        if name in left:
-            continue
-        reason = step.unsuitable(model)
-        if reason and name == wanted != "pack_weights":
-            parameter, value = ("int8", int8) if int8 else ("dtype", dtype)
-            slow = reason.endswith("processor")
-            hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same" if slow else ""
-            raise ArgumentValueError(parameter, value, f"left out: {reason}", hint)
-        if reason:
+        if name in _PRODUCTS and product not in (name, "pack_weights"):
+            left[name] = f"{product} has another product"
+        elif reason := step.unsuitable(model):
+            if name in asked:
+                option = _OPTIONAL[name][0]
+                slow = reason.endswith("processor")
+                hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same" if slow else ""
+                raise ArgumentValueError(option, options[option], f"left out: {reason}", hint)
             left[name] = reason
+        elif name in _OPTIONAL and name not in asked:
+            left[name] = f"{_OPTIONAL[name][1]} asks for it"
         else:
             names.append(name)
     return names, left
 
 
-def named(passes: Sequence[str], dtype: torch.dtype | None, int8: bool) -> list[str]:
+def named(passes: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     """Returns the passes of a list in the order in which they are applied.
+
+    Args:
+        passes: their names.
+        options: as for `chosen`.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: as `optimize`.
@@ -329,9 +353,9 @@ def named(passes: Sequence[str], dtype: torch.dtype | None, int8: bool) -> list[
         raise ArgumentTypeError("passes", passes, "a sequence of names", f"such as {[*PASSES][:1]}")
     for name in passes:
         check_choice("passes", name, PASSES)
-    if dtype is not None or int8:
-        parameter, value = ("int8", int8) if int8 else ("dtype", dtype)
-        raise ArgumentValueError(parameter, value, "left out with passes=", "the passes are those listed")
+    if given := next((option for option, value in options.items() if value), None):
+        hint = "the passes are those listed"
+        raise ArgumentValueError(given, options[given], "left out with passes=", hint)
     products = [name for name in _PRODUCTS if name in passes]
     if len(products) > 1:
         raise ArgumentValueError("passes", [*passes], f"one of {' and '.join(products)}")

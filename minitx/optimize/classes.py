@@ -64,6 +64,11 @@ class WeightIdentity:
         self._owner = None if kept is None else ref(kept)
         self._values = () if weight is None else _values_of(weight)
 
+    @property
+    def owner(self) -> Tensor | None:
+        """The parameter for which it was made; None: there is none any longer."""
+        return None if self._owner is None else self._owner()
+
     def is_of(self, weight: Tensor, owner: Tensor | None = None) -> bool:
         """Whether a weight is the one, with the same values.
 

@@ -147,6 +147,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, in transforms such as
     `torch.func.vmap`, and under modes such as a counter of operations.
     """
+    if is_left_to_operator(x, weight, bias):
+        compiled: Tensor = torch.ops.minitx.linear(x, weight, bias)
+        return compiled
     if values_unavailable(x) or not _is_large(x, weight) or is_transformed():
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
@@ -160,6 +163,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if onednn_is_faster() and not _is_one_row(x, weight):
         return onednn(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def is_left_to_operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether `torch.compile` traces a product that `minitx.optimize.operator` computes in the compiled code.
+
+    Args:
+        x: (..., inputs)
+        weight: (outputs, inputs)
+        bias: (outputs), or None.
+    """
+    if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+        return False
+    records = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    large = weight.numel() >= LARGE and x.is_cpu and weight.is_cpu
+    return large and not records and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -303,7 +321,8 @@ def measure(
         dtype: of x and weight.
         size: of the square weight.
     """
-    x, weight = (torch.ones(number, size, dtype=dtype, device="cpu") for number in (rows, size))
+    with torch.inference_mode(False):  # weights made in inference mode are not packed
+        x, weight = (torch.ones(number, size, dtype=dtype, device="cpu") for number in (rows, size))
     seconds: list[list[float]] = [[] for _ in products]
     with _MEASURING:
         threads = torch.get_num_threads()

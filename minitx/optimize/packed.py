@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,15 @@ from minitx.optimize.classes import (
     change_classes,
     working_modules,
 )
-from minitx.optimize.linear import LARGE, FastExpertsLinear, FastLinear, linear, measure, onednn
+from minitx.optimize.linear import (
+    LARGE,
+    FastExpertsLinear,
+    FastLinear,
+    is_left_to_operator,
+    linear,
+    measure,
+    onednn,
+)
 from minitx.validation import ArgumentValueError, check_type, is_transformed, values_unavailable
 
 _MEASURING = Lock()
@@ -57,7 +66,14 @@ class Packed:
             packable = can_be_packed(weight)
             self._copy = self.pack(weight.detach()) if packable else None
             self._source = WeightIdentity(weight, owner)
+            if packable and owner is None:
+                _AT[weight.data_ptr()] = self
         return self._copy
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The parameter of which this is a copy, (outputs, inputs); None: it is no longer there."""
+        return self._source.owner
 
     def pack(self, weight: Tensor) -> Tensor:
         """Returns a copy of a weight: (outputs, inputs) -> (outputs, inputs)."""
@@ -78,6 +94,9 @@ class Packed:
 
     def __reduce__(self) -> tuple[type[Packed], tuple[()]]:
         return type(self), ()
+
+
+_AT: WeakValueDictionary[int, Packed] = WeakValueDictionary()  # by the address of the weight
 
 
 class PackedLinear(FastLinear):
@@ -223,6 +242,9 @@ def product(
     Returns:
         (..., outputs)
     """
+    if is_left_to_operator(x, weight, bias):
+        compiled: Tensor = torch.ops.minitx.linear(x, weight, bias)
+        return compiled
     copy = copy_for(x, weight, bias, packed, owner)
     return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
 
@@ -251,6 +273,19 @@ def copy_for(
         or not torch.backends.mkldnn.enabled
     )
     return None if plain else copy
+
+
+def packed_at(weight: Tensor) -> tuple[Tensor, Packed] | None:
+    """Returns the parameter that lies where a weight does, and its packed copy; None: it has none.
+
+    Args:
+        weight: (outputs, inputs), the parameter itself or another tensor of the same memory.
+    """
+    packed = _AT.get(weight.data_ptr())
+    parameter = None if packed is None else packed.weight
+    if packed is None or parameter is None or parameter.data_ptr() != weight.data_ptr():
+        return None
+    return (parameter, packed) if parameter.shape == weight.shape else None
 
 
 def can_be_packed(weight: Tensor) -> bool:

@@ -10,6 +10,7 @@ import click
 
 from minitx.cli.options import (
     CONTEXT,
+    PASSES,
     SOURCE,
     Argument,
     Command,
@@ -26,7 +27,7 @@ from minitx.cli.source import Source, read_texts
 from minitx.pipelines.registry import NAMES, SPECS, TaskSpec, find_task
 
 USUAL = "usual"
-PLACE = ("revision", "token", "offline", "dtype", "device", "optimize")
+PLACE = ("revision", "token", "offline", "dtype", "device", *PASSES)
 MODEL = Argument("model", "MODEL", f"folder or Hub id; {USUAL}: the task's usual checkpoint")
 
 
@@ -111,7 +112,6 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
         values: of the options that all tasks have.
     """
     import minitx
-    from minitx.optimize.auto import optimize_as
     from minitx.pictures.drawings import check_drawing_path
     from minitx.pipelines.outputs import FORMATS, check_not_input, with_kept, write_results
     from minitx.validation import check_output
@@ -132,7 +132,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     running = {"batch_size": values["batch_size"], "progress": False if source.quiet else None}
     model = None if source.name == USUAL else source.name
     pipe = minitx.pipeline(spec.full_name, model, details=True, **loading, **running, **options)
-    optimize_as(pipe.model, source.optimize, source.quiet)
+    source.optimized(pipe.model)
     results = results_of(pipe, lines, fields, values)
     if path is not None:
         count = write_results(path, results, picture=picture)

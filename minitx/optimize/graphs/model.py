@@ -1,8 +1,8 @@
-"""CUDA graphs: the kernels of a decoding step are recorded once and launched together for each token.
+"""Steps of fixed shapes for a model, and CUDA graphs of them.
 
-A step of a small batch takes the GPU less time than PyTorch needs to launch its kernels one by one; a graph
-launches them at once. The pass gives the model a class that runs steps of one token in this way, wherever
-`static_steps` can compute them; all other calls are those of the plain model.
+A step of a small batch takes a GPU less time than PyTorch needs to launch its kernels one by one; a CUDA
+graph, which is recorded once, launches them at once. The pass gives the model a class that runs steps of one
+token in this way, wherever `static_steps` can compute them; all other calls are those of the plain model.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import number_all, number_attended
-from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
-from minitx.optimize.classes import InPlaceOf, Module, mix_in, take_out
+from minitx.optimize.classes import InPlaceOf, Module, TracksWeight, all_modules, mix_in, take_out
 from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
 
 _DECODER = "minitx.load(name) of a decoder has one"
+_NEXT = 'load a decoder with head="causal-lm", or an encoder-decoder with head="seq2seq-lm"'
 
 
 class Steps:
@@ -39,12 +39,14 @@ class Steps:
 
     Attributes:
         lock: held while a step is chosen and runs.
+        code: that the steps share; None: they have none, or not yet.
     """
 
     def __init__(self, kind: type[StaticStep], most: int) -> None:
         self.kind, self.most, self.lock = kind, most, Lock()
         self.steps: OrderedDict[tuple[int, ...], StaticStep] = OrderedDict()  # by number, rows and slots
         self.numbers = count()
+        self.code: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
         return Steps(self.kind, self.most)
@@ -59,67 +61,59 @@ class Steps:
         free = [key for key in same if self.steps[key].is_free()]
         key = next(iter(held or free), None) or (next(self.numbers), batch, *sizes)
         step = self.steps.get(key)
-        if step is not None and not step.holds(cache) and step.built_for != built_of(model):
-            self.steps.clear()  # other weights or parts
-            step = None
+        if step is None or not step.holds(cache):
+            if any(isinstance(m, TracksWeight) and not m.is_current() for m in all_modules(model)):
+                return None  # the plain model raises an error
+            if any(step.built_for != built_of(model) for step in self.steps.values()):
+                self.steps.clear()  # other weights or parts
+                step, self.code = None, None
         if step is None:
             step = self.steps[key] = self.kind(model, cache, sizes)
-            if len(self.steps) > self.most:
-                self.steps.popitem(last=False)
+        if not step.holds(cache):
+            step.modules = tuple(model.modules())[1:]
         self.steps.move_to_end(key)
+        if len(self.steps) > self.most:
+            self.steps.popitem(last=False)
         return step
 
 
 class _Graphed(InPlaceOf, nn.Module):
-    """Mixed into the class of a decoder."""
+    """Mixed into the class of a model that predicts the next token."""
 
     graph_steps: Steps
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        **options: Any,
-    ) -> Any:
-        """The inputs and outputs of `DecoderModel.forward`."""
-        model: Any = self
-        past: Cache | None = options.get("cache")
-        plain = {name: value for name, value in options.items() if name not in ("cache", "logits_to_keep")}
-        if (
-            attention_mask is None
-            and labels is None
-            and not any(v is not None and v is not False for v in plain.values())
-        ):
-            output = _step(model, input_ids, position_ids, past)
-            if output is not None:
-                return output
-        return super().forward(input_ids, attention_mask, position_ids, labels, **options)
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """The inputs and outputs are those of the model's own class."""
+        output = _step(self, *inputs, **options) if len(inputs) < 2 else None
+        return super().forward(*inputs, **options) if output is None else output
 
 
-def _step(model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cache | None) -> Any:
+def _step(model: Any, *inputs: Any, cache: Any = None, logits_to_keep: int = 0, **options: Any) -> Any:
     """Returns the output of the step that computes this call; None: the plain model computes it.
 
     Args:
         model: of `_Graphed`.
-        ids: (B, 1) for a step.
-        position_ids: (1 or B, 1).
-        past: the cache.
+        inputs: ids, for a step of a decoder (B, 1).
+        cache: of the earlier tokens.
+        logits_to_keep: of a step any number.
+        options: further arguments of `forward`, among them the ids and positions, (1 or B, 1).
     """
+    prefix, past = model.prefix, cache
+    ids = inputs[0] if inputs and not prefix else options.pop(f"{prefix}input_ids", None)
+    position_ids = options.pop(f"{prefix}position_ids", None)
     if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] != 1 or not isinstance(past, Cache):
+        return None
+    if any(value is not None and value is not False for value in options.values()):
         return None
     if not torch.is_inference_mode_enabled() or model.training or past.length == 0 or len(ids) != past.batch:
         return None
-    embedder, length = model.embedder, past.length
+    embedder, length = model.decoder_embedder, past.length
     if position_ids is None:
         numbered = embedder.number is number_all or (embedder.number is number_attended and past.mask is None)
         if not numbered or (embedder.has_position_table and length >= embedder.max_tokens):
             return None
-    if not _can_run(model, len(ids)):
-        return None
     model.check_cache(past)
-    past.check(None, tuple(ids.shape))
+    past.check(None, tuple(ids.shape), prefix)
     embedder.check_ids(ids)
     if position_ids is not None:
         embedder.check_positions(position_ids, tuple(ids.shape))
@@ -127,24 +121,14 @@ def _step(model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cac
         check_same_rotation(positions, position_ids, length, past.high_water_mark)
     with model.graph_steps.lock:
         step = model.graph_steps.of(model, past)
-        return None if step is None else step(model, ids, position_ids, past)
-
-
-def _can_run(model: Any, batch: int) -> bool:
-    """Whether no part has a hook, which a graph would not call, or needs to know which experts are chosen."""
-    for module in model.modules():
-        if module is not model and (module._forward_hooks or module._forward_pre_hooks):
-            return False
-        if isinstance(module, MixtureOfExperts) and batch > FEW_TOKENS:
-            return False
-    return True
+        return step(model, ids, position_ids, past) if step is not None and step.can_run() else None
 
 
 def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int = 4) -> Module:
-    """Lets a decoder compute the steps of a generation in buffers of fixed sizes.
+    """Lets a model compute the steps of a generation in buffers of fixed sizes.
 
     Args:
-        model: a decoder with a language model head.
+        model: one that predicts the next token.
         kind: class of the steps.
         most: how many steps, for other numbers of rows or lengths, are kept.
 
@@ -153,11 +137,11 @@ def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int =
 
     Raises:
         ArgumentTypeError: not a module.
-        ArgumentValueError: not such a decoder.
+        ArgumentValueError: not such a model.
     """
     checked: Any = check_type("model", model, nn.Module, "a module")
-    undo_cuda_graphs(model)
-    if refusal := _refusal(checked):
+    undo_static_steps(model)
+    if refusal := fixed_steps_refusal(checked, kind):
         raise ArgumentValueError("model", model, *refusal)
     mix_in(checked, _Graphed)
     checked.graph_steps = Steps(kind, check_integer("most", most, 1))
@@ -183,7 +167,7 @@ def cuda_graphs(model: Module, *, most: int = 4) -> Module:
         ArgumentTypeError: not a module.
         ArgumentValueError: not such a decoder, or not on a CUDA device.
     """
-    device = _device_of(check_type("model", model, nn.Module, "a module"))
+    device = device_of(check_type("model", model, nn.Module, "a module"))
     if device.type != "cuda":
         hint = 'there are graphs of CUDA alone; move it with model.to("cuda")'
         raise ArgumentValueError("model", model, f"on a CUDA device, not on {device}", hint)
@@ -192,28 +176,35 @@ def cuda_graphs(model: Module, *, most: int = 4) -> Module:
 
 def no_graphs(model: nn.Module) -> str | None:
     """Returns why `cuda_graphs` does not serve a model; None: it does."""
-    if _device_of(model).type != "cuda":
+    if device_of(model).type != "cuda":
         return "the model is not on a CUDA device"
-    refusal = _refusal(model)
+    refusal = fixed_steps_refusal(model, GraphStep)
     return f"the model is not {refusal[0]}" if refusal else None
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     """Returns the device of a model, the CPU if it has no parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _refusal(model: Any) -> tuple[str, str] | None:
-    """Returns what a model should be to have steps of fixed shapes, and a hint; None: it is."""
-    if getattr(model, "families", None) != ("decoder",) or model.task != "causal-lm":
+def fixed_steps_refusal(model: Any, kind: type[StaticStep]) -> tuple[str, str] | None:
+    """Returns what a model should be to have steps of fixed shapes, and a hint; None: it is.
+
+    Args:
+        model: any module.
+        kind: class of the steps.
+    """
+    if not kind.serves_encoder_decoders and getattr(model, "families", None) != ("decoder",):
         return "a decoder with a language model head", _DECODER
+    if getattr(model, "task", None) not in ("causal-lm", "seq2seq-lm"):
+        return "one that predicts the next token", _NEXT
     if type(model.decoder) is not Stack:
-        return "a decoder with a stack of minitx", "other stacks have their own masks"
+        return "a model with a decoder of minitx", "other stacks have their own masks"
     return None
 
 
-def undo_cuda_graphs(model: Module) -> Module:
-    """Undoes `cuda_graphs`, and frees the recorded steps. Returns the model.
+def undo_static_steps(model: Module) -> Module:
+    """Undoes `static_steps`, and frees the buffers. Returns the model.
 
     Raises:
         ArgumentTypeError: not a module.
@@ -223,3 +214,12 @@ def undo_cuda_graphs(model: Module) -> Module:
         take_out(checked, _Graphed)
         del checked.graph_steps
     return model
+
+
+def undo_cuda_graphs(model: Module) -> Module:
+    """Undoes `cuda_graphs`, and frees the recorded steps. Returns the model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    return undo_static_steps(model)

@@ -1,8 +1,8 @@
 """A decoding step over buffers that never change their shape or address, as a CUDA graph needs them.
 
-A plain step attends to slices of the cache that grow by a token at a time. This one attends to all slots, and
-a mask leaves out those that are empty; where the step stands is a number on the device. Its results are those
-of the plain step up to the rounding of other kernels.
+A plain step attends to slices of the cache that grow by a token at a time. This one attends to all slots, or
+to the first ones of each layer without a window, and a mask leaves out those that are empty; where the step
+stands is a number on the device. Its results are those of the plain step up to the rounding of other kernels.
 
 B rows, K key heads, S slots, D features of a head, H heads.
 """
@@ -22,6 +22,7 @@ from minitx.config import RelativeBias
 from minitx.config.model import SLIDING
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache, SlidingWindowCache, StaticCache
+from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.positions import alibi
 from minitx.layers.stack import LayerKind
@@ -35,62 +36,76 @@ class FixedPart:
     Args:
         like: keys or values of the layer, for their shape and dtype: (B, K, slots, D).
         slots: S.
+        past: (), the number of tokens that are stored; the step changes it.
         is_ring: the last tokens are kept, token p in slot p % S.
     """
 
-    def __init__(self, like: Tensor, slots: int, *, is_ring: bool) -> None:
+    def __init__(self, like: Tensor, slots: int, past: Tensor, *, is_ring: bool) -> None:
         shape = (like.shape[0], like.shape[1], slots, like.shape[3])
         # Zeros, since an empty slot has the weight 0, and 0 times NaN is NaN.
         self.key, self.value = (like.new_zeros(shape) for _ in range(2))
-        self.slots, self.is_ring = slots, is_ring
-        self.slot: Tensor | None = None
+        self.slots, self.past, self.is_ring = slots, past, is_ring
 
-    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        """Stores one token; returns all slots: twice (B, K, 1, D) -> twice (B, K, S, D)."""
-        assert self.slot is not None, "the step sets it"
-        self.key.index_copy_(2, self.slot, key)
-        self.value.index_copy_(2, self.slot, value)
-        return self.key, self.value
+    def append(self, key: Tensor, value: Tensor, attended: int) -> tuple[Tensor, Tensor]:
+        """Stores one token; returns the slots to attend to: twice (B, K, 1, D) -> twice (B, K, S', D).
 
-    def positions(self, past: Tensor) -> Tensor:
-        """Returns the position of the token in each slot once `past`, (), has been stored; (S,) long.
-
-        It is negative or beyond `past` where a slot is empty.
+        Args:
+            key: (B, K, 1, D)
+            value: (B, K, 1, D)
+            attended: S', the number of slots to attend to; 0, and in a ring: all.
         """
-        slots = torch.arange(self.slots, device=past.device)
-        return past - (past - slots) % self.slots if self.is_ring else slots
+        slot = (self.past % self.slots if self.is_ring else self.past).reshape(1)
+        self.key.index_copy_(2, slot, key)
+        self.value.index_copy_(2, slot, value)
+        if self.is_ring or not attended:
+            return self.key, self.value
+        return self.key[:, :, :attended], self.value[:, :, :attended]
 
-    def next_slot(self, past: Tensor) -> Tensor:
-        """Returns the slot of the token at position `past`, (): (1,) long."""
-        return (past % self.slots if self.is_ring else past).reshape(1)
+    def positions(self, attended: int) -> Tensor:
+        """Returns the position of the token in each slot to attend to; (S',) long.
+
+        It is negative or beyond that of the token of this step where a slot is empty.
+
+        Args:
+            attended: as for `append`.
+        """
+        past = self.past
+        if self.is_ring:
+            return past - (past - torch.arange(self.slots, device=past.device)) % self.slots
+        return torch.arange(attended or self.slots, device=past.device)
 
 
 class StaticStep:
     """One step of a decoder for a number of rows and of slots; computes it as it is, without a graph.
 
     Args:
-        model: a decoder with a head.
+        model: one that predicts the next token.
         cache: of the first generation that it serves; others of the same sizes may follow.
         sizes: of `sizes_of`.
     """
 
+    serves_encoder_decoders = True
+
     def __init__(self, model: Any, cache: Cache, sizes: Sequence[int]) -> None:
         keys = [layer.key for layer in cache.layers]
         rings = [isinstance(layer, SlidingWindowCache) for layer in cache.layers]
+        assert keys[0] is not None, "`sizes_of` finds caches with tokens alone"
+        batch, device = len(keys[0]), keys[0].device
+        self.past = torch.zeros((), dtype=torch.long, device=device)
         self.parts = [
-            FixedPart(key, size, is_ring=is_ring)
+            FixedPart(key, size, self.past, is_ring=is_ring)
             for key, size, is_ring in zip(keys, sizes, rings, strict=True)
             if key is not None
         ]
-        device, batch = self.parts[0].key.device, len(self.parts[0].key)
         self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
         self.position_ids = torch.zeros_like(self.ids)
-        self.past = torch.zeros((), dtype=torch.long, device=device)
         self.real = torch.ones(batch, max(sizes), dtype=torch.bool, device=device)
-        self.stored: Any = SimpleNamespace(layers=self.parts)  # what a stack reads of a cache
+        self.stored: Any = SimpleNamespace(layers=self.parts, cross_attention=[])  # what a stack reads
+        self.encoder_mask: Tensor | None = None
         self.owner: ReferenceType[Cache] | None = None
         self.thread = get_ident()  # which took the last step
         self.built_for = built_of(model)
+        self.modules: tuple[Any, ...] = ()  # those of the model, found when a cache is adopted
 
     def adopt(self, cache: Cache) -> None:
         """Moves keys and values of a cache into the buffers; the cache that had them gets copies."""
@@ -118,6 +133,14 @@ class StaticStep:
             for layer, part in zip(cache.layers, self.parts, strict=True)
         )
 
+    def can_run(self) -> bool:
+        """Whether no part has a hook, which a graph would not call, or needs to know the chosen experts."""
+        many = len(self.ids) > FEW_TOKENS
+        return not any(
+            m._forward_hooks or m._forward_pre_hooks or (many and isinstance(m, MixtureOfExperts))
+            for m in self.modules
+        )
+
     def is_free(self) -> bool:
         """Whether this thread may move the cache in the buffers out of them; no other thread uses it."""
         return self.owner is None or self.owner() is None or self.thread == get_ident()
@@ -142,6 +165,7 @@ class StaticStep:
             self.real.fill_(True)
         else:
             self.real[:, : real.shape[1]] = real
+        self.stored.cross_attention, self.encoder_mask = cache.cross_attention, cache.encoder_mask
         self.ids.copy_(ids)
         self.past.fill_(cache.length)
         if position_ids is None:
@@ -149,47 +173,56 @@ class StaticStep:
         else:
             self.position_ids.copy_(position_ids.expand_as(self.position_ids))
         cache.reserve(1)
-        output = self.run(model)
+        output = self.run(model, cache.length)
         cache.advance(real, 1)
-        hidden, logits = output.last_hidden_state.clone(), output.logits.clone()  # the next step writes there
-        return output._replace(last_hidden_state=hidden, logits=logits, cache=cache)
+        return output._replace(cache=cache)
 
-    def run(self, model: Any) -> Any:
-        """Computes the step in the buffers."""
+    def run(self, model: Any, length: int) -> Any:
+        """Computes the step in the buffers.
+
+        Args:
+            model: the one that it was made for.
+            length: number of tokens in the cache.
+        """
         return self.compute(model)
 
-    def compute(self, model: Any) -> Any:
-        """Computes hidden states and logits of the tokens in the buffers; stores their keys and values."""
+    def compute(self, model: Any, attended: int = 0) -> Any:
+        """Computes hidden states and logits of the tokens in the buffers; stores their keys and values.
+
+        Args:
+            model: the one that it was made for.
+            attended: number of slots that layers without a window attend to; 0: all.
+        """
         stack = model.decoder
-        hidden = model.embedder(self.ids, None, self.position_ids)
-        for part in self.parts:
-            part.slot = part.next_slot(self.past)
-        contexts = {kind: self.context(model, kind, hidden) for kind in {*stack.layer_kinds}}
-        hidden = stack.run_layers(hidden, contexts, self.stored, None, None)
+        hidden = model.decoder_embedder(self.ids, None, self.position_ids)
+        contexts = {kind: self.context(model, kind, hidden, attended) for kind in {*stack.layer_kinds}}
+        cross = AttentionContext(self.encoder_mask) if self.stored.cross_attention else None
+        hidden = stack.run_layers(hidden, contexts, self.stored, cross, None)
         if not stack.ends_with_a_layer:
             hidden = stack.projection(stack.dropout(stack.layer_norm(hidden)))
         return model.result(hidden, None)
 
-    def context(self, model: Any, kind: LayerKind, hidden: Tensor) -> AttentionContext:
+    def context(self, model: Any, kind: LayerKind, hidden: Tensor, attended: int) -> AttentionContext:
         """Returns mask and positions for one kind of layer.
 
         Args:
             model: the model.
             kind: of the layer.
             hidden: (B, 1, E), for its dtype.
+            attended: as for `compute`.
         """
         stack, past = model.decoder, self.past
         part = self.parts[stack.layer_kinds.index(kind)]
-        places = part.positions(past)  # (S,)
+        places = part.positions(attended)  # (S',)
         attend = (places >= 0) & (places <= past)
         if kind.layer_type == SLIDING and stack.config.sliding_window is not None:
             attend = attend & (places > past - stack.config.sliding_window)
-        attend = attend & self.real[:, places.clamp(min=0, max=self.real.shape[1] - 1)]  # (B, S)
+        attend = attend & self.real[:, places.clamp(min=0, max=self.real.shape[1] - 1)]  # (B, S')
         mask = attend[:, None, None]
         if stack.has_score_bias:
             mask = to_additive_mask(mask, self.score_bias(stack, kind, mask, places, hidden.dtype))
         rotary = stack.rotary(kind, self.position_ids, hidden.dtype) if kind.uses_rope else None
-        return AttentionContext(mask, rotary=rotary)
+        return AttentionContext(mask, rotary=rotary, past=attended)
 
     def score_bias(
         self, stack: Any, kind: LayerKind, attend: Tensor, places: Tensor, dtype: torch.dtype
@@ -199,12 +232,12 @@ class StaticStep:
         Args:
             stack: of the model.
             kind: of the layer.
-            attend: (B, 1, 1, S), True = attend.
-            places: (S,) long, the position of each slot.
+            attend: (B, 1, 1, S'), True = attend.
+            places: (S',) long, the position of each slot.
             dtype: of the result.
 
         Returns:
-            (1 or B, H, 1, S)
+            (1 or B, H, 1, S')
         """
         if isinstance(stack.config.positions, RelativeBias):
             bias: Tensor = stack.relative_bias[kind.bias_table].scores(self.past.reshape(1), places)
@@ -216,15 +249,17 @@ class StaticStep:
 class GraphStep(StaticStep):
     """A step that is recorded as a CUDA graph when it first runs, and replayed from then on."""
 
+    serves_encoder_decoders = False  # the keys and values of each source would have addresses of their own
     graph: Any = None
     output: Any = None
 
-    def run(self, model: Any) -> Any:
-        """Replays the step."""
+    def run(self, model: Any, length: int) -> Any:
+        """Replays the step, which attends to all slots."""
         if self.graph is None:
             self.record(model)
         self.graph.replay()
-        return self.output
+        hidden, logits = self.output.last_hidden_state, self.output.logits  # the next step writes there
+        return self.output._replace(last_hidden_state=hidden.clone(), logits=logits.clone())
 
     def record(self, model: Any) -> None:
         """Records the step; runs it before, as the first run of a kernel may allocate or wait.

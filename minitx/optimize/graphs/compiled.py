@@ -1,0 +1,126 @@
+"""Decoding steps that `torch.compile` compiles.
+
+A step of a small batch takes a CPU about as long in Python and in many small kernels as in the products of
+its projections. Compiled code has one kernel for all that lies between two products. These stay what they are
+in a model that is not compiled: see `minitx.optimize.operator`.
+
+The sizes of batch and cache are not part of the code, so that a model is compiled twice at most: for one row,
+and for several.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from minitx.optimize.classes import Module
+from minitx.optimize.graphs.model import device_of, fixed_steps_refusal, static_steps, undo_static_steps
+from minitx.optimize.graphs.step import StaticStep
+from minitx.validation import ArgumentValueError, check_type
+
+_SPAN = 32  # the slots that a step attends to are a multiple of this, so that few sizes occur
+
+
+class CompiledStep(StaticStep):
+    """A step in compiled code, which all steps of a model share."""
+
+    def run(self, model: Any, length: int) -> Any:
+        """Runs the compiled code; the first call for one row, and for several, compiles it."""
+        steps = model.graph_steps
+        if steps.code is None:
+            steps.code = _compiled(_compute)
+        slots = self.real.shape[1]
+        return steps.code(self, model, self.real[0, : min(-(-(length + 1) // _SPAN) * _SPAN, slots)])
+
+
+def _compute(step: StaticStep, model: Any, span: Tensor) -> Any:
+    """Computes a step that attends to as many slots as `span`, (S',), has elements.
+
+    A number would be a constant of the compiled code; the size of a tensor is not.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # which the compiler joins with what comes before and after it
+        return step.compute(model, span.shape[0])
+
+
+def _compiled(function: Any) -> Any:
+    """Returns a function compiled without guards on the model, whose changes `Steps` finds.
+
+    PyTorch keeps compiled code by the code object of a function; a copy of it has none.
+    """
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    options: dict[str, Any] = {"guard_filter_fn": _needed, "size_asserts": False}
+    return torch.compile(own, fullgraph=True, dynamic=True, options=options)
+
+
+def _needed(guards: Any) -> list[bool]:
+    """Returns which guards are kept: those on the shapes of the buffers."""
+    kinds = ("SHAPE_ENV", "TENSOR_MATCH")
+    return [g.guard_type in kinds and not isinstance(g.value, nn.Parameter) for g in guards]
+
+
+def compiled_steps(model: Module, *, most: int = 4) -> Module:
+    """Lets a model on a CPU run each step of a generation as code that `torch.compile` makes.
+
+    The code is made when a step first runs, in half a minute or less, once for one row and once for several;
+    it serves every batch size and every length. PyTorch keeps parts of it in a folder for later processes.
+    Steps of several tokens, caches that grow, gradients, hooks and requests for hidden states or attention
+    weights take the plain path. Logits are equal up to rounding.
+
+    Args:
+        model: one that predicts the next token, on a CPU.
+        most: how many caches of other sizes are kept; the one that was not used for longest is dropped.
+
+    Returns:
+        The model; its class has changed in place, parameters, names and hooks stay.
+
+    Raises:
+        ArgumentTypeError: not a module.
+        ArgumentValueError: not such a model, or not on a CPU.
+        RuntimeError: PyTorch finds no C++ compiler that works.
+    """
+    device = device_of(check_type("model", model, nn.Module, "a module"))
+    if device.type != "cpu":
+        raise ArgumentValueError("model", model, f"on a CPU, not on {device}", "cuda_graphs serves a GPU")
+    check_compiler()
+    return static_steps(model, CompiledStep, most)
+
+
+def undo_compiled_steps(model: Module) -> Module:
+    """Undoes `compiled_steps`, and frees code and buffers. Returns the model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    return undo_static_steps(model)
+
+
+def no_compiled_steps(model: nn.Module) -> str | None:
+    """Returns why `compiled_steps` does not serve a model; None: it does."""
+    if device_of(model).type != "cpu":
+        return "the model is not on a CPU"
+    refusal = fixed_steps_refusal(model, CompiledStep)
+    return f"the model is not {refusal[0]}" if refusal else None
+
+
+@cache
+def check_compiler() -> None:
+    """Compiles a small function, once in a process.
+
+    Raises:
+        RuntimeError: PyTorch finds no C++ compiler that works.
+    """
+    try:
+        torch.compile(_one_more, fullgraph=True)(torch.zeros(32))
+    except Exception as error:
+        message = "torch.compile needs a C++ compiler that works, such as g++; CXX=PATH names one"
+        raise RuntimeError(message) from error
+
+
+def _one_more(x: Tensor) -> Tensor:
+    """(N,) -> (N,)"""
+    return x + 1
