@@ -20,7 +20,7 @@ from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
-from minitx.optimize.classes import InPlaceOf, Module, mix_in, take_out
+from minitx.optimize.classes import InPlaceOf, Module, has_hooks, mix_in, take_out
 from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
 
@@ -133,7 +133,7 @@ def _step(model: Any, ids: Tensor | None, position_ids: Tensor | None, past: Cac
 def _can_run(model: Any, batch: int) -> bool:
     """Whether no part has a hook, which a graph would not call, or needs to know which experts are chosen."""
     for module in model.modules():
-        if module is not model and (module._forward_hooks or module._forward_pre_hooks):
+        if module is not model and has_hooks(module):
             return False
         if isinstance(module, MixtureOfExperts) and batch > FEW_TOKENS:
             return False
