@@ -10,20 +10,22 @@ from torch import Tensor
 
 from minitx.bench.alone import import_seconds, start_seconds
 from minitx.bench.engine import Engine, Setup
-from minitx.bench.workloads import Workload
+from minitx.bench.workloads import TEXTS, Workload
 
 WORDS = "the small river keeps its old name while every town along it found a new one after the war"
 SHORTEST, LONGEST = 4, 24  # words of a sentence
 
 
 def inputs_of(workload: Workload, vocab_size: int) -> list[Any]:
-    """Returns the rows of a workload, or its texts: sentences of 4 to 24 words."""
-    if workload.call != "embed":
+    """Returns the rows of a workload, or its texts: those of `embed` are sentences of 4 to 24 words."""
+    if workload.call not in TEXTS:
         return workload.rows(vocab_size)
     words, texts = WORDS.split(), []
     generator = torch.Generator().manual_seed(0)
-    for _ in range(workload.batch):
-        count = int(torch.randint(SHORTEST, LONGEST + 1, (1,), generator=generator))
+    for length in workload.lengths():
+        count = length
+        if workload.call == "embed":
+            count = int(torch.randint(SHORTEST, LONGEST + 1, (1,), generator=generator))
         drawn = torch.randint(len(words), (count,), generator=generator).tolist()
         texts.append(" ".join(words[i] for i in drawn).capitalize() + ".")
     return texts

@@ -116,6 +116,10 @@ class Engine(ABC):
         """Returns vectors of length 1 of N texts, tokenized and pooled as the checkpoint states, (N, E)."""
         raise self._missing("embed")
 
+    def classify(self, texts: Sequence[str]) -> Tensor:
+        """Returns the scores of the labels of N texts, by the library's pipeline for them, (N, labels)."""
+        raise self._missing("classify")
+
     def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:
         """Returns the logits of the token after each row, (R, V) float32.
 

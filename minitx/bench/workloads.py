@@ -9,11 +9,14 @@ from typing import Literal
 
 import torch
 
-Call = Literal["encode", "embed", "prefill", "generate", "sample", "train_step", "load", "import", "start"]
+Call = Literal[
+    "encode", "embed", "classify", "prefill", "generate", "sample", "train_step", "load", "import", "start"
+]
 Family = Literal["decoder", "encoder", "encoder-decoder"]
 
 FIRST_ID = 10  # of random texts: smaller ids are often special tokens
 SEED = 0
+TEXTS = ("embed", "classify")  # calls that take texts; the others take token ids
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Workload:
         name: as on the command line.
         summary: one line on it.
         call: method of `Engine`; "import" and "start" time a fresh process.
-        families: kinds of models that it is for; the first one's usual model is the default.
+        families: kinds of models that it is for.
         batch: number of rows.
-        length: tokens of each row; of rows of many lengths the largest.
+        length: tokens of each row, or words of each text; of rows of many lengths the largest.
         shortest: of rows of many lengths, whose lengths are log-uniform; 0: all have `length` tokens.
         new_tokens: that each row generates; of many lengths the largest.
         fewest: of many lengths, which are uniform; 0: each generates `new_tokens`.
         num_beams: of a beam search; 1: greedy.
+        model: the usual one; None: that of the first family.
         quick: whether it runs where no workload is named.
     """
 
@@ -44,6 +48,7 @@ class Workload:
     new_tokens: int = 0
     fewest: int = 0
     num_beams: int = 1
+    model: str | None = None
     quick: bool = False
 
     @property
@@ -51,7 +56,7 @@ class Workload:
         """The unit of the figure: "tokens/s", "texts/s", "steps/s", or "ms"."""
         if self.call in ("load", "import", "start") or (self.call == "generate" and self.new_tokens == 1):
             return "ms"
-        return {"embed": "texts/s", "train_step": "tokens/s"}.get(self.call, "tokens/s")
+        return "texts/s" if self.call in TEXTS else "tokens/s"
 
     @property
     def higher_is_better(self) -> bool:
@@ -104,14 +109,19 @@ class Workload:
         """Returns the figure of a call that took `seconds`, in `unit`."""
         return 1e3 * seconds if self.unit == "ms" else self.amount() / seconds
 
-    def changed(self, *, batch: int | None = None, new_tokens: int | None = None) -> Workload:
-        """Returns the workload with another batch, or with another number of new tokens.
+    def changed(
+        self, *, batch: int | None = None, length: int | None = None, new_tokens: int | None = None
+    ) -> Workload:
+        """Returns the workload with another batch, another length, or another number of new tokens.
 
         Each leaves a workload alone that has none: one that generates nothing has no new tokens.
         """
         changed = self
-        if batch is not None and self.call not in ("load", "import", "start"):
+        fixed = self.call in ("load", "import", "start")
+        if batch is not None and not fixed:
             changed = replace(changed, batch=batch)
+        if length is not None and not fixed and self.call != "embed":
+            changed = replace(changed, length=length, shortest=min(self.shortest, length))
         if new_tokens is not None and self.new_tokens > 1:
             changed = replace(changed, new_tokens=new_tokens, fewest=min(self.fewest, new_tokens))
         return changed
@@ -132,7 +142,15 @@ WORKLOADS: Mapping[str, Workload] = _table(
     Workload(
         "encode-mixed", "256 texts of 8 to 256 tokens, log-uniform", "encode", ("encoder",), 256, 256, 8
     ),
-    Workload("embed", "64 sentences to vectors, with the tokenizer", "embed", ("encoder",), 64),
+    Workload(
+        "embed", "64 sentences to vectors, with the tokenizer", "embed", ("encoder",), 64, model="minilm"
+    ),
+    Workload(
+        "classify",
+        "64 texts of 8 to 256 words, log-uniform, by a pipeline",
+        *("classify", ("encoder",), 64, 256, 8),
+        model="bert-classifier",
+    ),
     Workload("prefill", "logits after a prompt of 512 tokens", "prefill", ("decoder",), 1, 512),
     Workload(
         "first-token", "from a prompt of 512 tokens to a token", "generate", _TEXT, 1, 512, new_tokens=1

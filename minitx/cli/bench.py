@@ -55,7 +55,7 @@ def bench(source: Source, workloads: tuple[str, ...], json: bool, **values: Any)
         return 0
     paths = [check_output("output", path, FORMATS) for path in values["outputs"]]
     source.check_device()
-    numbers = {name: values[name] for name in ("batch", "new_tokens", "threads", "rounds")}
+    numbers = {name: values[name] for name in ("batch", "length", "new_tokens", "threads", "rounds")}
     session = Session(
         workloads=workloads,
         engines=values["engines"],

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minitx.optimize.classes import Module, all_modules, change_classes, working_modules
+from minitx.optimize.classes import Module
 from minitx.optimize.linear import CLEARLY, FastLinear, measure
-from minitx.optimize.packed import Packed, PackedLinear, has_packed, product
+from minitx.optimize.packed import Packed, PackedLinear, change_and_pack, drop_copies, has_packed, product
 from minitx.validation import ArgumentValueError, check_type
 
 _MEASURING = Lock()
@@ -57,8 +58,8 @@ class Bfloat16Linear(PackedLinear):
         return copy
 
 
-_KINDS = (nn.Linear, FastLinear, PackedLinear)
-NARROWED = (*_KINDS, Bfloat16Linear)  # the classes that are converted, or are it already
+# The classes that are converted, or are it already
+NARROWED = (nn.Linear, FastLinear, PackedLinear, Bfloat16Linear)
 
 
 def bfloat16_weights(model: Module) -> Module:
@@ -89,23 +90,13 @@ def bfloat16_weights(model: Module) -> Module:
         processor = torch.backends.cpu.get_cpu_capability()
         expected = "one for which oneDNN has products in bfloat16"
         raise ArgumentValueError("processor", processor, expected)
-    plain = [module for module in all_modules(model) if type(module) in _KINDS]
-    chosen = [module for module in plain if module.weight.dtype == torch.float32]
-    before = {module: type(module) for module in chosen}
-    for module in chosen:
-        vars(module).pop("_packed", None)
-        module.__class__ = Bfloat16Linear
-    try:
-        working = [module for module in working_modules(model) if type(module) is Bfloat16Linear]
-        if not any(module.packed.of(module.weight) is not None for module in working):
-            expected = "one with large weights in float32 on a CPU"
-            raise ArgumentValueError("model", type(model), expected)
-    except Exception:
-        for module, kind in before.items():
-            vars(module).pop("_packed", None)
-            module.__class__ = kind
-        raise
-    return model
+    return change_and_pack(model, _bfloat16_class, "one with large weights in float32 on a CPU")
+
+
+def _bfloat16_class(module: Any) -> type[nn.Module] | None:
+    """Returns the class of a module that computes in bfloat16; None if it stays as it is."""
+    chosen = type(module) in NARROWED and module.weight.dtype == torch.float32
+    return Bfloat16Linear if chosen else None
 
 
 def undo_bfloat16_weights(model: Module) -> Module:
@@ -114,11 +105,7 @@ def undo_bfloat16_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    for module in all_modules(model):
-        if type(module) is Bfloat16Linear:
-            vars(module).pop("_packed", None)
-    return change_classes(model, {Bfloat16Linear: FastLinear}.get)
+    return drop_copies(model, {Bfloat16Linear: FastLinear})
 
 
 def bfloat16_is_faster() -> bool:

@@ -128,6 +128,17 @@ def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None
     return model
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of a module, or its backward, runs hooks that are registered on it."""
+    own = module.__dict__  # faster than attributes, and every fused projection asks at every step
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+    )
+
+
 def mix_in(module: nn.Module, mixin: Any) -> None:
     """Puts a mixin in front of the class of a module, in place, unless it is there already.
 

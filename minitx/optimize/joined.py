@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from minitx.optimize.classes import HidesModules, TracksWeight
+from minitx.optimize.classes import HidesModules, TracksWeight, has_hooks
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +96,7 @@ class Joined(HidesModules):
         modules: dict[str, nn.Module] = vars(self)["_modules"]
         for name in self.names:
             module = modules[name]
-            if (
-                type(module) is not kind
-                or module._forward_hooks
-                or module._forward_pre_hooks
-                or module._backward_hooks
-                or module._backward_pre_hooks
-                or "forward" in module.__dict__
-            ):
+            if type(module) is not kind or has_hooks(module) or "forward" in module.__dict__:
                 return False
         return True
 

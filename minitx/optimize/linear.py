@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from minitx.layers.activation import Activation
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.feed_forward import Intermediate
-from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.optimize.classes import InPlaceOf, Module, change_classes, has_hooks
 from minitx.validation import is_transformed, values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
@@ -95,11 +95,9 @@ class FastIntermediate(InPlaceOf, Intermediate):
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether a module has hooks or another forward."""
-    attributes = vars(module)
-    return "forward" in attributes or any(attributes[name] for name in _HOOKS)
+    return "forward" in vars(module) or has_hooks(module)
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _ACTIVATIONS: dict[Any, tuple[str, str]] = {
     F.gelu: ("gelu", "none"),
     F.relu: ("relu", ""),

@@ -12,7 +12,7 @@ parameter changes. Weights made in inference mode are not packed: PyTorch does n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -27,7 +27,6 @@ from minitx.optimize.classes import (
     Module,
     WeightIdentity,
     all_modules,
-    change_classes,
     working_modules,
 )
 from minitx.optimize.linear import (
@@ -167,15 +166,68 @@ def pack_weights(model: Module) -> Module:
         ArgumentValueError: a model without a weight that can be packed: other dtypes, another device.
         RuntimeError: there is no memory for the copies. The model is as before.
     """
-    change_classes(model, _CLASSES.get)
+    expected = "one with large weights in float32 or bfloat16 on a CPU, for which oneDNN has products"
+    return change_and_pack(model, _packed_class, expected, "not made in inference mode")
+
+
+def _packed_class(module: nn.Module) -> type[nn.Module] | None:
+    """Returns the class of a packed module: its own if it is packed already; None if it is not packed."""
+    is_packed = isinstance(module, PackedLinear | PackedExpertsLinear)
+    return type(module) if is_packed else _CLASSES.get(type(module))
+
+
+def change_and_pack(
+    model: Module, choose: Callable[[Any], type[nn.Module] | None], expected: str, hint: str = ""
+) -> Module:
+    """Changes the classes of modules in place and packs their weights: all, or none if anything fails.
+
+    Args:
+        model: any module.
+        choose: returns the class of a module, its own if it has it already; None: the module stays as it is.
+        expected: what a model without a weight that can be packed should have been, for the error.
+        hint: likewise.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+        ArgumentValueError: a model without a weight that can be packed.
+    """
+    check_type("model", model, nn.Module, "a module")
+    chosen = {module: kind for module in all_modules(model) if (kind := choose(module))}
+    before = {module: type(module) for module in chosen}
+    _set_classes(chosen)
     try:  # the parts of a fused projection are packed if they are used
-        if not sum(map(_pack, working_modules(model))):
-            expected = "one with large weights in float32 or bfloat16 on a CPU, for which oneDNN has products"
-            raise ArgumentValueError("model", model, expected, "not made in inference mode")
+        if not sum(_pack(module) for module in working_modules(model) if module in chosen):
+            raise ArgumentValueError("model", model, expected, hint)
     except Exception:
-        unpack_weights(model)
+        _set_classes(before)
         raise
     return model
+
+
+def drop_copies(model: Module, before: Mapping[type[nn.Module], type[nn.Module]]) -> Module:
+    """Drops the packed copies of modules, and changes their classes in place. Returns the model.
+
+    Args:
+        model: any module.
+        before: class of a packed module -> class without the copy.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    check_type("model", model, nn.Module, "a module")
+    _set_classes({module: before[type(module)] for module in all_modules(model) if type(module) in before})
+    return model
+
+
+def _set_classes(classes: Mapping[nn.Module, type[nn.Module]]) -> None:
+    """Changes classes in place; a module whose class changes loses its copy, which was made for the other."""
+    for module, kind in classes.items():
+        if type(module) is not kind:
+            vars(module).pop("_packed", None)
+            module.__class__ = kind
 
 
 def unpack_weights(model: Module) -> Module:
@@ -184,10 +236,7 @@ def unpack_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    for module in all_modules(model):
-        vars(module).pop("_packed", None)
-    return change_classes(model, _BEFORE.get)
+    return drop_copies(model, _BEFORE)
 
 
 def has_weights_to_pack(model: nn.Module, kinds: Collection[type[nn.Module]] = PACKED) -> bool:

@@ -26,7 +26,7 @@ from minitx.layers.disentangled import DisentangledSelfAttention, DisentangledSt
 from minitx.layers.rotary import original_contexts
 from minitx.layers.stack import Stack
 from minitx.layers.unpadded import Runs
-from minitx.optimize.classes import InPlaceOf, mix_in, take_out
+from minitx.optimize.classes import InPlaceOf, has_hooks, mix_in, take_out
 from minitx.validation import ArgumentTypeError, ArgumentValueError, is_transformed, values_unavailable
 
 TOKENS = 2048  # in a row on a CPU; activations of more do not stay in its cache
@@ -177,13 +177,7 @@ def _modules(stack: nn.Module) -> list[nn.Module]:
 
 def is_watched(stack: nn.Module) -> bool:
     """Whether a module in a stack has hooks, or taps of `minitx.inspect`."""
-    return any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or "attend" in vars(module)
-        for module in stack.modules()
-    )
+    return any(has_hooks(module) or "attend" in vars(module) for module in stack.modules())
 
 
 def _is_compiled(model: nn.Module) -> bool:

@@ -22,7 +22,9 @@ class MinitxOptimized(Minitx):
     """
 
     name: ClassVar[str] = "minitx-optimized"
-    calls: ClassVar[frozenset[Call]] = frozenset(("encode", "embed", "prefill", "generate", "sample"))
+    calls: ClassVar[frozenset[Call]] = frozenset(
+        ("encode", "embed", "classify", "prefill", "generate", "sample")
+    )
 
     def version(self) -> str:
         """Returns the version of minitx, with the passes of the loaded model."""
@@ -36,6 +38,12 @@ class MinitxOptimized(Minitx):
         start = time.perf_counter()
         self.model = self.optimized(self.model)
         self.compile_seconds = time.perf_counter() - start
+
+    def make_pipeline(self) -> Any:
+        """Returns the pipeline, with a model that has the passes too."""
+        pipeline = super().make_pipeline()
+        self.optimized(pipeline.model)
+        return pipeline
 
     def optimized(self, model: Any) -> Any:
         """Applies the passes that pay on this machine."""

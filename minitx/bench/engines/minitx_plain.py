@@ -20,7 +20,10 @@ class Minitx(TorchEngine):
 
     name: ClassVar[str] = "minitx"
     calls: ClassVar[frozenset[Call]] = frozenset(
-        ("encode", "embed", "prefill", "generate", "sample", "train_step", "load", "import", "start")
+        (
+            *("encode", "embed", "classify", "prefill", "generate", "sample", "train_step"),
+            *("load", "import", "start"),
+        )
     )
     imports: ClassVar[str] = "import minitx"
     tokenizer: Any = None
@@ -59,6 +62,11 @@ class Minitx(TorchEngine):
         if self.tokenizer is None:
             self.tokenizer = minitx.load_tokenizer(self.setup.folder)
         return minitx.embed(self.model, texts, self.tokenizer, normalize=True).float().cpu()
+
+    def make_pipeline(self) -> Any:
+        """Returns the pipeline, which chooses its batches."""
+        options: dict[str, Any] = {"dtype": self.setup.dtype, "device": self.setup.device}
+        return minitx.pipeline("text-classification", self.setup.folder, **options)
 
     @torch.inference_mode()
     def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:

@@ -29,7 +29,7 @@ class Transformers(TorchEngine):
     name: ClassVar[str] = "transformers"
     packages: ClassVar[tuple[str, ...]] = ("transformers",)
     calls: ClassVar[frozenset[Call]] = frozenset(
-        ("encode", "prefill", "generate", "sample", "train_step", "load", "import", "start")
+        ("encode", "classify", "prefill", "generate", "sample", "train_step", "load", "import", "start")
     )
     imports: ClassVar[str] = "import transformers"
     by_length: ClassVar[bool] = True
@@ -56,6 +56,13 @@ class Transformers(TorchEngine):
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         mean: Tensor = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return mean.cpu()
+
+    def make_pipeline(self) -> Any:
+        """Returns the pipeline, which runs texts one by one."""
+        import transformers
+
+        options: dict[str, Any] = {"device": self.setup.device, "dtype": getattr(torch, self.setup.dtype)}
+        return transformers.pipeline("text-classification", str(self.setup.folder), **options)
 
     @torch.inference_mode()
     def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:

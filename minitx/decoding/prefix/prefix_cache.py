@@ -19,6 +19,7 @@ from minitx.decoding.prompts import PaddedBatch
 from minitx.layers.cache import Cache, DynamicCache, StaticCache
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
+from minitx.optimize.classes import has_hooks
 from minitx.validation import ArgumentValueError, check_type
 
 
@@ -148,7 +149,7 @@ def prefilled(
     Returns:
         The cache to run on, and the number of columns of the batch that it holds.
     """
-    if prefix is None or prefix.model is not model or _has_hooks(model):
+    if prefix is None or prefix.model is not model or _is_watched(model):
         yield cache, 0
         return
     mask = batch.attention_mask
@@ -177,7 +178,7 @@ def remember(prefix: PrefixCache | None, session: Any) -> None:
         session: a `DecodingSession`; one that has not started stores nothing.
     """
     cache = vars(session).get("cache")
-    if prefix is None or cache is None or _has_hooks(session.model) or not cache.length:
+    if prefix is None or cache is None or _is_watched(session.model) or not cache.length:
         return
     if any(type(layer) not in (DynamicCache, StaticCache) for layer in cache.layers):
         return
@@ -228,8 +229,6 @@ def _weights(model: CausalModel) -> tuple[Any, ...]:
     return (*written, *map(type, model.modules()), *((x.get("backend"), x.get("forward")) for x in states))
 
 
-def _has_hooks(model: CausalModel) -> bool:
+def _is_watched(model: CausalModel) -> bool:
     """Whether functions inside a model may change its keys and values."""
-    return scope_of(model) is not None or any(
-        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
-    )
+    return scope_of(model) is not None or any(map(has_hooks, model.modules()))

@@ -26,6 +26,7 @@ from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.positions import alibi
 from minitx.layers.stack import LayerKind
+from minitx.optimize.classes import has_hooks
 
 SLOTS = 256  # the slots of a cache are a multiple of this, so that calls of similar lengths share a step
 
@@ -137,7 +138,7 @@ class StaticStep:
         """Whether no part has a hook, which a graph would not call, or needs to know the chosen experts."""
         many = len(self.ids) > FEW_TOKENS
         return not any(
-            m._forward_hooks or m._forward_pre_hooks or (many and isinstance(m, MixtureOfExperts))
+            has_hooks(m) or "forward" in m.__dict__ or (many and isinstance(m, MixtureOfExperts))
             for m in self.modules
         )
 

@@ -39,11 +39,11 @@ def test_bench(run: Run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
 
 
 def test_bench_prints_json_alone(run: Run, folder: Path) -> None:  # noqa: F811
-    code, out, err = run("bench", "--model", folder, "--engine", "fake", "--json", *QUICK)
+    code, out, err = run("bench", "--model", folder, "--engine", "fake", "--length", 7, "--json", *QUICK)
     assert (code, err) == (0, "")
     first, *rows = map(json.loads, out.splitlines())
     assert first["machine"]["threads"] == 1
-    assert [(row["workload"], row["engine"]) for row in rows] == [("decode", "fake")]
+    assert [(row["workload"], row["engine"], row["length"]) for row in rows] == [("decode", "fake", 7)]
 
 
 def test_a_wrong_answer_has_an_exit_code(run: Run, folder: Path) -> None:  # noqa: F811

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from minitx.bench import engine as engines
+from minitx.bench.calls import inputs_of
 from minitx.bench.engine import ENGINES, Engine, Setup, installed, make_engine
 from minitx.bench.engines import conversions
 from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.ctranslate2_files import END, add_end_token
 from minitx.bench.engines.llama_cpp_engine import SLOTS, LlamaCpp, Row
 from minitx.bench.engines.transformers_compiled import TransformersCompiled
+from minitx.bench.models import model_folder
 from minitx.bench.workloads import WORKLOADS, Workload
 from tests.unit.bench.tiny import VOCABULARY, WORDS, save_tiny
 
@@ -157,6 +159,26 @@ def test_mean_hidden_states(name: str, load: Load, folders: dict[str, Path]) -> 
         answer = load(name, "bert").encode(some)
         near = NEAR if name == "ctranslate2-int8" else 1e-5
         assert distance(answer, load("minitx", "bert").encode(some)) < near
+
+
+def test_scores_of_texts(folders: dict[str, Path]) -> None:
+    """Rows are texts in their order, columns labels; every engine's pipeline gives the same."""
+    workload = WORKLOADS["classify"].changed(batch=9, length=40)
+    texts, answers = inputs_of(workload, VOCABULARY), []
+    assert [len(text.split()) for text in texts] == workload.lengths()
+    setup = Setup(model_folder("minitx/tiny-classifier"), "encoder", threads=1)
+    for name in ("transformers", "minitx", "minitx-optimized"):
+        engine = make_engine(name)
+        assert engine.reason(setup, workload) is None
+        assert engine.reason(setup_of(folders, "bert"), workload) == (
+            "the checkpoint has no head that classifies texts"
+        )
+        engine.load(setup)
+        answers.append(engine.classify(texts))
+        engine.close()
+    assert answers[0].shape == (9, 2)
+    assert len({*answers[0][:, 0].tolist()}) > 1
+    assert all(distance(answer, answers[0]) < 1e-5 for answer in answers)
 
 
 @pytest.mark.parametrize("name", ["ctranslate2", "onnxruntime", "sentence-transformers"])

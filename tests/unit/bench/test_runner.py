@@ -18,7 +18,7 @@ import minitx
 from minitx.bench.alone import import_seconds, memory_of, place_of, start_seconds
 from minitx.bench.calls import timed
 from minitx.bench.engine import ENGINES, Rows, Setup, make_engine
-from minitx.bench.models import empty_model, family_of, model_folder
+from minitx.bench.models import CONFIGS, empty_model, family_of, model_folder
 from minitx.bench.process import measure as measure_process
 from minitx.bench.results.row import Row, Run
 from minitx.bench.roofline import Meter, Peaks, work_of
@@ -253,6 +253,30 @@ def test_a_session_checks_its_arguments(folder: Path) -> None:
     assert "encode" not in every
     with pytest.raises(ArgumentError, match=r"did you mean gpt2\?"):
         model_folder("gpt-2")
+
+
+def test_sizes_of_a_session_replace_those_of_the_workloads() -> None:
+    names = ("decode", "decode-mixed", "encode", "embed", "load")
+    sizes = {"batch": 3, "length": 5, "new_tokens": 2}
+    changed = {w.name: w for _, w in Session(workloads=names, **sizes).chosen()}
+    assert {name: (w.batch, w.length) for name, w in changed.items() if (w.batch, w.length) != (3, 5)} == {
+        "embed": (3, WORKLOADS["embed"].length),  # sentences of its own
+        "load": (1, WORKLOADS["load"].length),
+    }
+    assert changed["decode-mixed"].lengths() == [5] * 3  # shorter than its shortest
+    with pytest.raises(ArgumentError, match="length"):
+        Session(length=0).check()
+
+
+def test_texts_have_a_model_with_a_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [model for model, _ in Session(workloads=["embed", "classify"]).chosen()]
+    assert names == ["minilm", "bert-classifier"]
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
+    config = CONFIGS["bert-classifier"] | sizes
+    monkeypatch.setattr("minitx.bench.models.CONFIGS", {"bert-classifier": config})
+    folder = model_folder("bert-classifier", cache=tmp_path)
+    answers = minitx.pipeline("text-classification", folder, device="cpu")("the old name", top_k=None)
+    assert {answer["label"] for answer in answers} == {"negative", "neutral", "positive"}
 
 
 def test_random_models_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

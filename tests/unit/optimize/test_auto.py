@@ -25,21 +25,14 @@ from minitx.optimize import (
     undo_fast_linear,
     undo_optimize,
 )
-from minitx.optimize.bfloat16 import Bfloat16Linear
+from minitx.optimize.bfloat16 import Bfloat16Linear, PackedBfloat16
 from minitx.optimize.packed import has_packed
 from minitx.optimize.quantize import int8_dynamic
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.fake_cuda import fake_cuda, on_cuda
+from tests.unit.optimize import configs
 from tests.unit.test_save_load import files, random
 
-GPT2: dict[str, Any] = {
-    "model_type": "gpt2",
-    "vocab_size": 300,
-    "n_embd": 256,
-    "n_head": 4,
-    "n_layer": 2,
-    "n_positions": 32,
-}
 BERT: dict[str, Any] = {
     "model_type": "bert",
     "vocab_size": 300,
@@ -63,7 +56,7 @@ def refused(call: Callable[[], Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def gpt2() -> Any:
-    return random(GPT2, "causal-lm").eval()
+    return random(configs.gpt2(), "causal-lm").eval()
 
 
 @pytest.fixture(autouse=True)
@@ -255,6 +248,24 @@ def test_bfloat16_weights_refuse(gpt2: Any) -> None:
     assert Bfloat16Linear not in classes(gpt2)
 
 
+def test_bfloat16_weights_convert_all_or_none(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[Tensor] = []
+
+    def pack(self: PackedBfloat16, weight: Tensor) -> Tensor:
+        packed.append(weight)
+        if len(packed) == 3:
+            raise RuntimeError("not enough memory")
+        return weight
+
+    monkeypatch.setattr(PackedBfloat16, "pack", pack)
+    monkeypatch.setattr("minitx.optimize.bfloat16.has_packed", lambda dtype: True)
+    model = copy.deepcopy(gpt2)
+    with pytest.raises(RuntimeError, match="memory"):
+        bfloat16_weights(model)
+    assert classes(model) == classes(gpt2)
+    assert all("_packed" not in vars(module) for module in model.modules())
+
+
 @pytest.mark.parametrize("passes", [["fuse_projections", "pack_weights"], ["bfloat16_weights"]])
 def test_a_part_that_is_converted_afterwards(gpt2: Any, passes: list[str]) -> None:
     if "bfloat16_weights" in passes and refused(lambda: bfloat16_weights(copy.deepcopy(gpt2))):
@@ -322,7 +333,7 @@ def test_what_undoing_does_not_restore(gpt2: Any) -> None:
 
 
 def test_small_models_are_left_unpacked() -> None:
-    small = random({**GPT2, "n_embd": 32, "vocab_size": 50}, "causal-lm").eval()
+    small = random(configs.gpt2(width=32) | {"vocab_size": 50}, "causal-lm").eval()
     model = minitx.optimize(small, verbose=False)
     assert applied(model) == ["fuse_projections"]
     assert report(model).left_out["pack_weights"] == "the model has no large weights"  # type: ignore[union-attr]

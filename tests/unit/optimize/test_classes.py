@@ -7,7 +7,8 @@ from itertools import permutations
 import pytest
 from torch import nn
 
-from minitx.optimize.classes import InPlaceOf, mix_in, take_out
+from minitx.optimize.classes import InPlaceOf, has_hooks, mix_in, take_out
+from minitx.optimize.unpadded import is_watched
 
 
 class _One(InPlaceOf, nn.Module):
@@ -43,3 +44,24 @@ def test_mixins_are_taken_out_in_any_order(order: tuple[type[InPlaceOf], ...]) -
             mix_in(other, kind)
         assert type(module) is type(other)
     assert type(module) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_hooks_of_every_kind_are_seen(register: str) -> None:
+    module = nn.Linear(2, 2)
+    stack = nn.Sequential(module)
+    assert not has_hooks(module)
+    assert not is_watched(stack)
+    handle = getattr(module, register)(lambda *_: None)
+    assert has_hooks(module)
+    assert is_watched(stack)
+    handle.remove()
+    assert not has_hooks(module)

@@ -39,19 +39,9 @@ from minitx.optimize.quantize import (
 from minitx.optimize.quantize.layers import Int8Linear, Quantized
 from minitx.training import add_lora, merge_lora
 from minitx.validation import ArgumentTypeError, ArgumentValueError
+from tests.unit.optimize.configs import gpt2, mixtral
 
-GPT2 = {"model_type": "gpt2", "vocab_size": 600, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 64}
-MIXTRAL = {
-    "model_type": "mixtral",
-    "vocab_size": 600,
-    "hidden_size": 128,
-    "intermediate_size": 128,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_local_experts": 4,
-    "max_position_embeddings": 64,
-}
+GPT2, MIXTRAL = gpt2(width=128), mixtral(width=128)
 MISTRAL = {
     "model_type": "mistral",
     "vocab_size": 600,
