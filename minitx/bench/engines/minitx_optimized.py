@@ -126,9 +126,7 @@ class MinitxCompiled(MinitxOptimized):
         if workload.call == "prefill":
             return "only the steps of a generation are compiled; minitx-optimized runs the same prefill"
         if workload.fewest:
-            return (
-                "steps of rows that join and leave a batch are not compiled; minitx-optimized runs them"
-            )
+            return "steps of rows that join and leave a batch are not compiled; minitx-optimized runs them"
         return None if has_compiler(setup) else NO_COMPILER
 
     def load(self, setup: Setup) -> None:

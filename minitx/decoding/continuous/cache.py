@@ -39,6 +39,14 @@ def growing_cache(model: CausalModel, dtype: torch.dtype | None) -> Cache:
     return Cache([kind() for _ in steps], cross)
 
 
+class RowsLayer(StaticCache):
+    """Keys and values of one layer, which are views of a `RowsCache`.
+
+    It has a class of its own since a step of fixed shapes would move a `StaticCache` into buffers of the
+    step, and tokens that it stores there would be missing here.
+    """
+
+
 class RowsCache:
     """Buffers for the rows of a running batch, and a `Cache` that views those in use.
 
@@ -66,7 +74,7 @@ class RowsCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.cache = growing_cache(model, dtype)
-        kind = StaticCache if dtype is None else Int8Cache
+        kind = RowsLayer if dtype is None else Int8Cache
         self.cache.layers = [kind(longest) for _ in self.cache.layers]
         self.lengths: list[int] = []
         self.sources: list[int] = []
