@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 
 import minitx
-from minitx.bench.engine import Rows, Setup
+from minitx.bench.engine import Rows, Setup, UnsuitableError
 from minitx.bench.engines.minitx_plain import Minitx
 from minitx.bench.torch_engine import NO_COMPILER, has_compiler
 from minitx.bench.workloads import Call, Workload
 from minitx.optimize import report
 from minitx.optimize.quantize import int4_weights, int8_weights
+from minitx.validation import ArgumentValueError
 
 TRIAL = 3  # new tokens of the generation that compiles: the first is the prompt's, the others are of steps
 
@@ -39,7 +40,10 @@ class MinitxOptimized(Minitx):
         """Loads the checkpoint and applies the passes, whose time is that of a compilation."""
         super().load(setup)
         start = time.perf_counter()
-        self.model = self.optimized(self.model)
+        try:
+            self.model = self.optimized(self.model)
+        except ArgumentValueError as error:
+            raise UnsuitableError(error.expected.removeprefix("left out: ")) from error
         self.compile_seconds = time.perf_counter() - start
 
     def make_pipeline(self) -> Any:
