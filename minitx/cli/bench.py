@@ -44,7 +44,7 @@ def _context(info_name: str, args: list[str], parent: Any = None, **extra: Any) 
 )
 def bench(source: Source, workloads: tuple[str, ...], json: bool, **values: Any) -> int:
     """Prints the speed of engines; returns 1 for a wrong answer, 2 for a file that cannot be written."""
-    from minitx.bench.results.files import FORMATS, records
+    from minitx.bench.results.files import FORMATS, records, write_all
     from minitx.bench.results.machine import machine
     from minitx.bench.results.row import Run
     from minitx.bench.session import Session, listed
@@ -73,27 +73,15 @@ def bench(source: Source, workloads: tuple[str, ...], json: bool, **values: Any)
             for rows in session.run(run, lambda: progress(1)):
                 _show(run, rows, quiet=json)
     finally:  # what was measured is kept where the rest is interrupted
-        failures = _write_all(run, paths) if run.rows else []
+        failures = write_all(run, paths) if run.rows else {}
+        for path, error in failures.items():
+            note(f"error: {path} was not written: {error}")
         if json:
             for record in records(run) if run.rows else ():
                 emit(True, record, "", indent=None)
         elif run.rows:
             _show_end(run, [path for path in paths if path not in failures])
     return 2 if failures else int(any(row.verdict.get("kind") == "wrong" for row in run.rows))
-
-
-def _write_all(run: Any, paths: list[Path]) -> list[Path]:
-    """Writes the files; names those that cannot be written on stderr, and returns them."""
-    from minitx.bench.results.files import write
-
-    failures = []
-    for path in paths:
-        try:
-            write(run, path)
-        except (ImportError, OSError, ValueError) as error:
-            failures.append(path)
-            note(f"error: {path} was not written: {error}")
-    return failures
 
 
 def _show(run: Any, rows: Any, *, quiet: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,17 @@ def write(run: Run, path: Path) -> None:
     text = writers.get(kind, json_lines)(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_all(run: Run, paths: Iterable[Path]) -> dict[Path, Exception]:
+    """Writes a run into several files; returns the errors of those that could not be written."""
+    failures: dict[Path, Exception] = {}
+    for path in paths:
+        try:
+            write(run, path)
+        except (ImportError, OSError, ValueError) as error:
+            failures[path] = error
+    return failures
 
 
 def read(path: str | Path) -> Run:

@@ -74,8 +74,7 @@ class RowsCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.cache = growing_cache(model, dtype)
-        kind = RowsLayer if dtype is None else Int8Cache
-        self.cache.layers = [kind(longest) for _ in self.cache.layers]
+        self.cache.layers = [(Int8Cache if dtype else RowsLayer)(longest) for _ in self.cache.layers]
         self.lengths: list[int] = []
         self.sources: list[int] = []
         self._rows, self._slots = rows, min(2 * longest_prompt, longest) + SPARE
