@@ -27,6 +27,10 @@ from minitx.models.decoder import CausalModel
 SPARE = 128
 
 
+class StaticView(StaticCache):
+    """A part of the buffers of several rows: nothing may give it other tensors."""
+
+
 def growing_cache(model: CausalModel, dtype: torch.dtype | None) -> Cache:
     """Returns an empty cache for a prefill, whose layers keep all tokens, those outside of a window too.
 
@@ -66,7 +70,7 @@ class RowsCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.cache = growing_cache(model, dtype)
-        kind = StaticCache if dtype is None else Int8Cache
+        kind = StaticView if dtype is None else Int8Cache
         self.cache.layers = [kind(longest) for _ in self.cache.layers]
         self.lengths: list[int] = []
         self.sources: list[int] = []
@@ -163,7 +167,7 @@ class RowsCache:
         count, cache, length = len(self.lengths), self.cache, max(self.lengths, default=0)
         start = self._end - length
         for layer, buffers in zip(cache.layers, self._buffers, strict=True):
-            assert isinstance(layer, StaticCache | Int8Cache)
+            assert isinstance(layer, StaticView | Int8Cache)
             for name, buffer in zip(layer.tensors, buffers, strict=True):
                 setattr(layer, name, buffer[:count, :, start:])
             layer.max_length = self._slots - start
