@@ -167,8 +167,9 @@ def check_compiler() -> None:
     try:
         torch.compile(_one_more, fullgraph=True)(torch.zeros(32))
     except Exception as error:
+        reason = f"{error}".strip().partition("\n")[0]
         message = "torch.compile needs a C++ compiler that works, such as g++; CXX=PATH names one"
-        raise RuntimeError(message) from error
+        raise RuntimeError(f"{message} ({reason})") from error
 
 
 def _one_more(x: Tensor) -> Tensor:
