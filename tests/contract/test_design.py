@@ -195,7 +195,8 @@ def test_importing_minitx_imports_nothing_heavy() -> None:
 
 def test_loading_and_running_needs_no_extra(tmp_path: Path) -> None:
     """Nor PyTorch's compiler, whose import takes half a second, for a decoder with joined projections."""
-    minitx.save(minitx.from_config({"model_type": "gpt2", "n_layer": 1, "vocab_size": 9}), tmp_path / "gpt2")
+    config = {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 9, "n_positions": 4}
+    minitx.save(minitx.from_config(config), tmp_path / "gpt2")
     code = (
         f"import sys, minitx; m = minitx.load({str(MINILM)!r}); t = minitx.load_tokenizer({str(MINILM)!r}); "
         f"m(**t('hello')); minitx.load({str(tmp_path / 'gpt2')!r}); print(*sys.modules)"
