@@ -16,6 +16,7 @@ R rows, K heads, D features of a head, L tokens of the longest row, S tokens of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,6 @@ from minitx.models.decoder import CausalModel
 
 # Slots beyond the longest row. At most once in so many steps all rows are moved back to the left.
 SPARE = 128
-
-
-class StaticView(StaticCache):
-    """A part of the buffers of several rows: nothing may give it other tensors."""
 
 
 def growing_cache(model: CausalModel, dtype: torch.dtype | None) -> Cache:
@@ -41,6 +38,14 @@ def growing_cache(model: CausalModel, dtype: torch.dtype | None) -> Cache:
     steps, kind = model.decoder.layer_order, DynamicCache if dtype is None else Int8Cache
     cross = [CrossAttentionCache() for _ in steps] if model.config.stack.layer.cross_attention else []
     return Cache([kind() for _ in steps], cross)
+
+
+class RowsLayer(StaticCache):
+    """Keys and values of one layer, which are views of a `RowsCache`.
+
+    It has a class of its own since a step with buffers would move a `StaticCache` there, and the tokens that
+    it stores would be missing here.
+    """
 
 
 class RowsCache:
@@ -70,7 +75,7 @@ class RowsCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.cache = growing_cache(model, dtype)
-        kind = StaticView if dtype is None else Int8Cache
+        kind = RowsLayer if dtype is None else Int8Cache
         self.cache.layers = [kind(longest) for _ in self.cache.layers]
         self.lengths: list[int] = []
         self.sources: list[int] = []
@@ -166,8 +171,8 @@ class RowsCache:
         """Lets the cache view the rows and slots in use."""
         count, cache, length = len(self.lengths), self.cache, max(self.lengths, default=0)
         start = self._end - length
-        for layer, buffers in zip(cache.layers, self._buffers, strict=True):
-            assert isinstance(layer, StaticView | Int8Cache)
+        layers: Any = cache.layers
+        for layer, buffers in zip(layers, self._buffers, strict=True):
             for name, buffer in zip(layer.tensors, buffers, strict=True):
                 setattr(layer, name, buffer[:count, :, start:])
             layer.max_length = self._slots - start
