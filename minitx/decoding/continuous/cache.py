@@ -171,10 +171,9 @@ class RowsCache:
         """Lets the cache view the rows and slots in use."""
         count, cache, length = len(self.lengths), self.cache, max(self.lengths, default=0)
         start = self._end - length
-        layers: Any = cache.layers
-        for layer, buffers in zip(layers, self._buffers, strict=True):
-            for name, buffer in zip(layer.tensors, buffers, strict=True):
-                setattr(layer, name, buffer[:count, :, start:])
+        layer: Any
+        for layer, buffers in zip(cache.layers, self._buffers, strict=True):
+            vars(layer).update(zip(layer.tensors, (x[:count, :, start:] for x in buffers), strict=True))
             layer.max_length = self._slots - start
         cache.length = cache.high_water_mark = length
         device = self._buffers[0][0].device
