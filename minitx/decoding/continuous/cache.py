@@ -77,8 +77,7 @@ class RowsCache:
         self.cache = growing_cache(model, dtype)
         kind = RowsLayer if dtype is None else Int8Cache
         self.cache.layers = [kind(longest) for _ in self.cache.layers]
-        self.lengths: list[int] = []
-        self.sources: list[int] = []
+        self.lengths, self.sources = list[int](), list[int]()
         self._rows, self._slots = rows, min(2 * longest_prompt, longest) + SPARE
         self._longest_prompt, self._longest, self._longest_source = longest_prompt, longest, longest_source
         self._end = longest_prompt  # the slot after the last token of every row
