@@ -93,7 +93,9 @@ def _compute(step: StaticStep, model: Any, span: Tensor) -> Any:
 
     A number would be a constant of the compiled code; the size of a tensor is not.
     """
-    with sdpa_kernel(SDPBackend.MATH):  # which the compiler joins with what comes before and after it
+    if len(step.ids) > 1:
+        return step.compute(model, span.shape[0])
+    with sdpa_kernel(SDPBackend.MATH):  # for one row faster, as one kernel with what comes before it
         return step.compute(model, span.shape[0])
 
 
