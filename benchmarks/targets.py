@@ -76,6 +76,7 @@ TARGETS = (
     Target("gpt2-8-bfloat16", "decode-8", "transformers", 1.6, COMPILED, dtype="bfloat16"),
     Target("gpt2-32-bfloat16", "decode-32", "transformers", 1.6, COMPILED, dtype="bfloat16"),
     Target("gpt2-mixed", "decode-mixed", "transformers", 3.0),
+    Target("gpt2-mixed", "decode-mixed", "transformers", 3.0, COMPILED),
     Target("t5-1", "decode", "transformers", 2.0, COMPILED, model="t5-small"),
     Target("t5-8", "decode-8", "transformers", 2.0, COMPILED, model="t5-small"),
     Target("t5-beams-1", "beams", "transformers", 1.6, COMPILED, model="t5-small"),

@@ -122,15 +122,13 @@ class MinitxCompiled(MinitxOptimized):
     seen: set[int]
 
     def reason(self, setup: Setup, workload: Workload) -> str | None:
-        """Returns why it cannot run a workload: the steps of a batch that stays the same are compiled."""
+        """Returns why it cannot run a workload: steps alone are compiled, by a C++ compiler."""
         if setup.family == "encoder":
             return "an encoder generates nothing, and only the steps of a generation are compiled"
         if missing := super().reason(setup, workload):
             return missing
         if workload.call == "prefill":
             return "only the steps of a generation are compiled; minitx-optimized runs the same prefill"
-        if workload.fewest:
-            return "steps of rows that join and leave a batch are not compiled; minitx-optimized runs them"
         return None if has_compiler(setup) else NO_COMPILER
 
     def load(self, setup: Setup) -> None:

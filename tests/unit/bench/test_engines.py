@@ -400,7 +400,6 @@ def test_a_missing_package_is_named(
         ("minitx-compiled", "bert", "encode", "an encoder generates nothing"),
         ("minitx-compiled-int8", "gpt2", "train", "it does not run train_step"),
         ("minitx-compiled", "gpt2", "prefill", "only the steps of a generation are compiled"),
-        ("minitx-compiled", "t5", "decode-mixed", "steps of rows that join and leave a batch"),
     ],
 )
 def test_what_an_engine_does_not_run(
