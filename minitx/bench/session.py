@@ -104,7 +104,7 @@ class Session:
         for workload in named:
             if family is not None and family not in workload.families:
                 needed = " or ".join(_with_article(name) for name in workload.families)
-                raise ValueError(f"{workload.name} needs {needed}; {self.model} is {_with_article(family)}")
+                raise ValueError(f"{workload.name} needs {needed}; {self.model} is {_with_article(family)}.")
             model = self.model or workload.model or USUAL_MODELS[workload.families[0]]
             pairs.append((model, workload.changed(**{size: getattr(self, size) for size in SIZES})))
         self._check_sizes([workload for _, workload in pairs])
@@ -117,7 +117,7 @@ class Session:
         given = [size for size in SIZES if getattr(self, size) is not None]
         for size in given:
             if workloads and not any(workload.takes(size) for workload in workloads):
-                raise ArgumentValueError(size, getattr(self, size), "left out", f"fixed in {named}")
+                raise ArgumentValueError(size, getattr(self, size), "left out", f"not taken by {named}")
         for workload in workloads:
             if given and (tokens := workload.batch * workload.positions) > MOST_TOKENS:
                 size = max(given, key=lambda size: int(getattr(self, size)))

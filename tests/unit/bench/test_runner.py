@@ -252,7 +252,7 @@ def test_a_session_checks_its_arguments(folder: Path) -> None:
             Session(**options).check()
     with pytest.raises(ValueError, match=r"encode needs an encoder; .* is a decoder"):
         Session(workloads=["encode"], model=str(folder)).chosen()
-    with pytest.raises(ArgumentError, match="new_tokens=3 must be left out; fixed in embed"):
+    with pytest.raises(ArgumentError, match="new_tokens=3 must be left out; not taken by embed"):
         Session(workloads=["embed"], new_tokens=3).chosen()
     with pytest.raises(ArgumentError, match=r"batch=99999999999 must be smaller; decode would have 9,599,"):
         Session(workloads=["decode"], batch=99_999_999_999).chosen()
