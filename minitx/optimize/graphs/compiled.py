@@ -71,9 +71,18 @@ class CompiledStep(StaticStep):
                     tensor[:, :, first : None if part.is_ring else attended] = 0
             self.cleared = attended
 
+    def can_run(self, cache: Cache) -> bool:
+        """Whether no part has a hook, and the last slot stays free.
+
+        Code for as many slots as there are would be another one, and each generation would need both.
+        """
+        layers = [layer for layer in cache.layers if not isinstance(layer, SlidingWindowCache)]
+        room = all(layer.key is not None and cache.length + 1 < layer.key.shape[2] for layer in layers)
+        return room and super().can_run(cache)
+
     def attended(self, length: int) -> int:
-        """Returns the number of slots that a step after `length` tokens attends to."""
-        return min(-(-(length + 1) // _SPAN) * _SPAN, self.real.shape[1])
+        """Returns the number of slots that a step after `length` tokens attends to, fewer than there are."""
+        return min(-(-(length + 1) // _SPAN) * _SPAN, self.real.shape[1] - 1)
 
     def run(self, model: Any, length: int) -> Any:
         """Runs the compiled code; the first call for one row, and for several, compiles it."""
@@ -120,8 +129,8 @@ def compiled_steps(model: Module, *, most: int = 4) -> Module:
 
     The code is made when a step first runs, in half a minute or less, once for one row and once for several;
     it serves every batch size and every length. PyTorch keeps parts of it in a folder for later processes.
-    Steps of several tokens, caches that grow, gradients, hooks and requests for hidden states or attention
-    weights take the plain path. Logits are equal up to rounding.
+    Steps of several tokens, the step that fills a cache, caches that grow, gradients, hooks and requests for
+    hidden states or attention weights take the plain path. Logits are equal up to rounding.
 
     Args:
         model: one that predicts the next token, on a CPU.

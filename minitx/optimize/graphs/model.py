@@ -123,7 +123,7 @@ def _step(model: Any, *inputs: Any, cache: Any = None, logits_to_keep: int = 0, 
         check_same_rotation(positions, position_ids, length, past.high_water_mark)
     with model.graph_steps.lock:
         step = model.graph_steps.of(model, past)
-        return step(model, ids, position_ids, past) if step is not None and step.can_run() else None
+        return step(model, ids, position_ids, past) if step is not None and step.can_run(past) else None
 
 
 def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int = 4) -> Module:
