@@ -83,7 +83,7 @@ def _batches(ids: Any) -> Iterable[Tensor]:
     """Yields token ids (B, T)."""
     if isinstance(ids, Sequence) and not isinstance(ids, str):
         if not ids:
-            raise ArgumentValueError("ids", ids, "not empty", "lists of token ids, or a tensor (B, T)")
+            raise ArgumentValueError("ids", ids, "at least one list of token ids, and it is empty")
         batches = [row[None] if isinstance(row, Tensor) else torch.tensor([row]) for row in ids]
     elif isinstance(ids, Tensor):
         batches = [ids]
