@@ -118,7 +118,7 @@ class Split:
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Returns the concatenated projections."""
-        return [torch.cat(list(parameters))]
+        return [concatenate(parameters)]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ class Rearrange:
         """Returns the projections in the stored order, as one tensor."""
         stored, split = self.pattern.split(" -> ")
         sizes = {"heads": self.heads} if self.heads else {}
-        return [rearrange(torch.stack(list(parameters)), f"{split} -> {stored}", **sizes)]
+        together = concatenate([x[None] for x in parameters])
+        return [rearrange(together, f"{split} -> {stored}", **sizes)]
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,16 @@ class Transposed:
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Returns the matrices as (inputs, outputs)."""
         return [transpose(x) for x in self.op.save(parameters)]
+
+
+def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenates tensors along their first dimension: (rows, ...) for each -> (all rows, ...).
+
+    On the meta device, PyTorch's own function would import its compiler, which takes half a second.
+    """
+    if all(x.is_meta for x in tensors):
+        return tensors[0].new_empty((sum(len(x) for x in tensors), *tensors[0].shape[1:]))
+    return torch.cat(list(tensors))
 
 
 def transpose(x: Tensor) -> Tensor:

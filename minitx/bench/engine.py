@@ -189,6 +189,8 @@ ENGINES: dict[str, str] = {
     "minitx": f"{_HERE}.minitx_plain:Minitx",
     "minitx-optimized": f"{_HERE}.minitx_optimized:MinitxOptimized",
     "minitx-int8": f"{_HERE}.minitx_optimized:MinitxInt8",
+    "minitx-compiled": f"{_HERE}.minitx_optimized:MinitxCompiled",
+    "minitx-compiled-int8": f"{_HERE}.minitx_optimized:MinitxCompiledInt8",
     "minitx-bfloat16": f"{_HERE}.minitx_optimized:MinitxBfloat16",
     "minitx-int8-weights": f"{_HERE}.minitx_optimized:MinitxInt8Weights",
     "minitx-int4-weights": f"{_HERE}.minitx_optimized:MinitxInt4Weights",

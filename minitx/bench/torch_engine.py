@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from minitx.bench.workloads import Workload
 from minitx.io import read_json
 
 LEARNING_RATE = 1e-4
+NO_COMPILER = "torch.compile needs a C++ compiler, such as g++"
 CLASSIFIER = "ForSequenceClassification"  # end of the names of architectures with a head for texts
 
 
@@ -67,3 +70,9 @@ class TorchEngine(Engine):
 
 def _architectures(setup: Setup) -> list[str]:
     return read_json(setup.folder / "config.json").get("architectures") or []
+
+
+def has_compiler(setup: Setup) -> bool:
+    """Returns whether there is the compiler that torch.compile needs for a CPU; a CUDA device needs none."""
+    named = os.environ.get("CXX") or "g++"
+    return setup.device != "cpu" or any(map(shutil.which, (named, "clang++", "cl")))

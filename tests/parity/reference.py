@@ -92,7 +92,7 @@ def pair(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any) -> t
     return reference.eval(), model.eval().set_attention("sdpa")
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=24)  # the heads of a case, in two dtypes
 def made_once(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any) -> tuple[Any, Model]:
     case = BY_NAME[name]
     reference = reference_model(case, task, dtype, **more)

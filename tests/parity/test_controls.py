@@ -30,7 +30,7 @@ from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.encoder_decoder_mistakes import ENCODER_DECODER_MISTAKES
 from tests.parity.reference import CASES_AND_HEADS, padded, pair, text
-from tests.parity.test_forward import compare
+from tests.parity.test_forward import difference, output_of
 
 Mistake = Callable[[Model, pytest.MonkeyPatch], None]
 
@@ -306,11 +306,12 @@ def test_a_known_mistake_is_caught(
     for dtype, limit in ((torch.float64, case.float64), (torch.float32, 1e-5)):
         reference, model = pair(name, "none", dtype, root)
         inputs = padded(case, text(case, 3, 33), "right")
-        assert compare(reference, model, inputs) <= limit
+        expected = output_of(reference, inputs)
+        assert difference(expected, model, inputs) <= limit
         wrong = copy.deepcopy(model)
         with monkeypatch.context() as patch:
             mistake(wrong, patch)
-            assert wrong_by(reference, wrong, inputs) > 3 * limit
+            assert wrong_by(expected, wrong, inputs) > 3 * limit
 
 
 @pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces")  # of the reference, about its past
@@ -326,22 +327,27 @@ def test_known_mistakes_in_an_encoder_decoder_are_caught(
     inputs = padded(case, text(case, 3, 33, "seq2seq-lm"), "right")
     labels = inputs["decoder_input_ids"].masked_fill(inputs["decoder_attention_mask"] == 0, -100)
     learned = {name: inputs[name] for name in ("input_ids", "attention_mask")} | {"labels": labels}
-    assert compare(reference, model, inputs) <= limit
-    assert loss_apart(reference, model, learned) <= limit
+    expected, loss = output_of(reference, inputs), loss_of(reference, learned)
+    assert difference(expected, model, inputs) <= limit
+    assert loss_apart(loss, model, learned) <= limit
     for mistake in ENCODER_DECODER_MISTAKES[name]:
         wrong = copy.deepcopy(model)
         with monkeypatch.context() as patch:
             mistake(wrong, patch)
-            found = max(wrong_by(reference, wrong, inputs), loss_apart(reference, wrong, learned))
+            found = max(wrong_by(expected, wrong, inputs), loss_apart(loss, wrong, learned))
         assert found > 3 * limit, mistake.__name__
 
 
-def loss_apart(reference: Any, model: Any, inputs: dict[str, torch.Tensor]) -> float:
+def loss_of(reference: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.inference_mode(), Wide():
+        loss: torch.Tensor = reference(**inputs).loss
+    return loss
+
+
+def loss_apart(expected: torch.Tensor, model: Any, inputs: dict[str, torch.Tensor]) -> float:
     with torch.inference_mode():
-        with Wide():
-            expected = reference(**inputs).loss
-        difference: float = (model(**inputs).loss - expected).abs().item()
-    return difference
+        apart: float = (model(**inputs).loss - expected).abs().item()
+    return apart
 
 
 # --- every architecture and every head -------------------------------------------------------------
@@ -438,17 +444,18 @@ def test_every_head_has_mistakes_that_are_caught(name: str, task: str, root: Pat
     reference, model = pair(name, task, torch.float32, root)
     inputs = text(case, 3, 33, task)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    assert compare(reference, model, inputs) <= 1e-5
+    expected = output_of(reference, inputs)
+    assert difference(expected, model, inputs) <= 1e-5
     of = mistakes_in_the_network if model.head is None else mistakes_in_the_head
     for what in of(model):
         wrong = copy.deepcopy(model)
         of(wrong)[what]()
-        assert wrong_by(reference, wrong, inputs) > 3e-5, what
+        assert wrong_by(expected, wrong, inputs) > 3e-5, what
 
 
-def wrong_by(reference: object, model: Model, inputs: dict[str, torch.Tensor]) -> float:
+def wrong_by(expected: object, model: Model, inputs: dict[str, torch.Tensor]) -> float:
     try:
-        return compare(reference, model, inputs)
+        return difference(expected, model, inputs)
     except AssertionError:  # not even finite
         return float("inf")
 

@@ -30,9 +30,17 @@ from tests.parity.reference import (
 
 def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
     """The largest difference of any hidden state, pooled output or logit, at real tokens."""
+    return difference(output_of(reference, inputs), model, inputs)
+
+
+def output_of(reference: Any, inputs: dict[str, Tensor]) -> Any:
+    with torch.inference_mode(), Wide():
+        return reference(**inputs, output_hidden_states=True)
+
+
+def difference(expected: Any, model: Any, inputs: dict[str, Tensor]) -> float:
+    """The largest difference from an output of the reference."""
     with torch.inference_mode():
-        with Wide():
-            expected = reference(**inputs, output_hidden_states=True)
         states, output = hidden_states(model, inputs)
     theirs = states_of(expected)
     pairs = [*zip(only_real(theirs, inputs), only_real(states, inputs), strict=True)]
@@ -63,9 +71,10 @@ def test_every_layer_and_output(name: str, task: str, dtype: torch.dtype, root: 
         if length > 1:
             variants += [padded(case, plain, "right"), padded(case, plain, "left")]
         for inputs in variants:
+            expected = output_of(reference, inputs)
             for backend in ("sdpa", "eager"):
-                difference = compare(reference, model.set_attention(backend), inputs)
-                assert difference <= limit, (length, backend, "attention_mask" in inputs, difference)
+                apart = difference(expected, model.set_attention(backend), inputs)
+                assert apart <= limit, (length, backend, "attention_mask" in inputs, apart)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
@@ -136,8 +145,8 @@ def test_a_padded_row_equals_the_row_alone(name: str, side: str, root: Path) -> 
                 if "position_ids" not in key
             }
             states = together[row][real["decoder_" if "decoder_input_ids" in inputs else ""]]
-            difference = (model(**alone).last_hidden_state[0] - states).abs().max().item()
-            assert difference <= 1e-9, (row, difference)
+            apart = (model(**alone).last_hidden_state[0] - states).abs().max().item()
+            assert apart <= 1e-9, (row, apart)
 
 
 @pytest.mark.parametrize("name", BY_NAME)

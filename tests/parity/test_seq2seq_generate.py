@@ -30,11 +30,6 @@ PENALTIES = (-1.0, 0.0, 0.6, 2.0)
 TOLERANCE = 2e-5
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("seq2seq")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Any:
     """On models this small, threads of a busy machine only wait for each other."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,29 @@ LAYERS, SHARD = 5, 13_000_000
 TINY = {**CONFIG, "n_embd": 16, "n_layer": 1}
 
 # The memory of the modules that a conversion imports is no part of the bound: a small one is done before.
-CHILD = """
-import re, sys
+# Each conversion has a process of its own, a fork of this one, which has only imported them.
+PROCESS = """
+import json, os, re, sys
 from pathlib import Path
 from minitx.checkpoint.convert import convert
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
 
-tiny, source, target, dtype = map(Path, sys.argv[1:])
-options = {} if str(dtype) == "None" else {"dtype": str(dtype)}
-convert(tiny, target.with_name("tiny-converted"), **options)
-Path("/proc/self/clear_refs").write_text("5")
-before = peak()
-convert(source, target, **options)
-print(peak() - before)
+def measure(tiny, source, target, **options):
+    convert(Path(tiny), Path(target).with_name("tiny-converted"), **options)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    convert(Path(source), Path(target), **options)
+    return peak() - before
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        print(measure(**json.loads(line)), flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit("a conversion failed")
 """
 
 Sources = Callable[[str], Path]
@@ -71,20 +79,33 @@ def pickled(place: Path, kind: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def measured() -> Iterator[Callable[..., int]]:
+    """Returns what a conversion adds to the peak of the memory."""
+    command = [sys.executable, "-c", PROCESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def convert(**arguments: Any) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps(arguments, default=str), file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield convert
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is reset through /proc")
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", ["safetensors", "shards", "bin", "bin-shards"])
 def test_the_largest_shard_beside_the_model(
-    tmp_path: Path, sources: Sources, kind: str, dtype: str | None
+    tmp_path: Path, sources: Sources, measured: Callable[..., int], kind: str, dtype: str | None
 ) -> None:
-    source = sources(kind)
-    arguments: list[Any] = [sources("tiny"), source, tmp_path / "converted", dtype]
-    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    source, options = sources(kind), {"dtype": dtype} if dtype else {}
+    peak = measured(tiny=sources("tiny"), source=source, target=tmp_path / "converted", **options)
     written = open_folder(tmp_path / "converted")
     model = sum(tensor.nbytes for tensor in written.shapes.values())
     folders = (source, tmp_path / "converted")
     largest = max(path.stat().st_size for folder in folders for path in folder.glob("*model*"))
-    assert int(run.stdout) <= model + 1.2 * largest
+    assert peak <= model + 1.2 * largest
     tensors, stored = open_folder(source), next(name for name in written.shapes if "c_fc.weight" in name)
     assert torch.equal(written.read(stored), tensors.read(stored).to(written.shapes[stored].dtype))

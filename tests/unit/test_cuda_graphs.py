@@ -33,9 +33,9 @@ class Counted(StaticStep):
 
     runs = 0
 
-    def run(self, model: Any) -> Any:
+    def run(self, model: Any, length: int) -> Any:
         Counted.runs += 1
-        return super().run(model)
+        return super().run(model, length)
 
 
 def decoder(model_type: str) -> Any:
@@ -319,6 +319,6 @@ def test_what_is_refused() -> None:
         cuda_graphs(decoder("llama"))
     for other in (small("bert", "masked-lm"), small("t5", "seq2seq-lm"), torch.nn.Linear(2, 2)):
         with pytest.raises(ArgumentValueError, match="must be a decoder with a language model head"):
-            static_steps(other)
+            static_steps(other, GraphStep)
     with pytest.raises(ArgumentTypeError, match="must be a module"):
         cuda_graphs("llama")  # type: ignore[type-var]

@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 import torch
 
 import minitx
-from minitx.bench.engine import Setup
+from minitx.bench.engine import Rows, Setup
 from minitx.bench.engines.minitx_plain import Minitx
-from minitx.bench.workloads import Call
+from minitx.bench.torch_engine import NO_COMPILER, has_compiler
+from minitx.bench.workloads import Call, Workload
 from minitx.optimize import report
 from minitx.optimize.quantize import int4_weights, int8_weights
+
+TRIAL = 3  # new tokens of the generation that compiles: the first is the prompt's, the others are of steps
 
 
 class MinitxOptimized(Minitx):
@@ -99,3 +102,58 @@ class MinitxInt4Weights(MinitxInt8):
     def optimized(self, model: Any) -> Any:
         """Rounds the weights."""
         return int4_weights(model)
+
+
+class MinitxCompiled(MinitxOptimized):
+    """minitx after minitx.optimize(model, compile=True).
+
+    A step is compiled when it first runs, once for one row and once for several. The first call for a number
+    of rows therefore generates a few tokens before, whose seconds are those of the compilation.
+    """
+
+    name: ClassVar[str] = "minitx-compiled"
+    calls: ClassVar[frozenset[Call]] = frozenset(("prefill", "generate", "sample"))
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    seen: set[int]
+
+    def reason(self, setup: Setup, workload: Workload) -> str | None:
+        """Returns why it cannot run a workload: steps alone are compiled, by a C++ compiler."""
+        if setup.family == "encoder":
+            return "an encoder generates nothing, and only the steps of a generation are compiled"
+        if missing := super().reason(setup, workload):
+            return missing
+        if workload.call == "prefill":
+            return "only the steps of a generation are compiled; minitx-optimized runs the same prefill"
+        return None if has_compiler(setup) else NO_COMPILER
+
+    def load(self, setup: Setup) -> None:
+        """Loads the checkpoint and applies the passes; the steps are compiled by the first call."""
+        super().load(setup)
+        self.seen = set()
+
+    def optimized(self, model: Any) -> Any:
+        """Lets steps be compiled, and applies the other passes that pay."""
+        return minitx.optimize(model, compile=True, verbose=False)
+
+    def _run(self, rows: Rows, new_tokens: int | list[int], strategy: Any) -> Rows:
+        """Generates, after a trial that compiles for this number of rows."""
+        batch = len(rows) * getattr(strategy, "num_beams", 1)
+        if batch not in self.seen:
+            self.seen.add(batch)
+            start = time.perf_counter()
+            super()._run(rows, TRIAL if isinstance(new_tokens, int) else [TRIAL] * len(rows), strategy)
+            self.compile_seconds += time.perf_counter() - start
+        return super()._run(rows, new_tokens, strategy)
+
+
+class MinitxCompiledInt8(MinitxCompiled):
+    """minitx after minitx.optimize(model, int8=True, compile=True)."""
+
+    name: ClassVar[str] = "minitx-compiled-int8"
+    exact: ClassVar[bool] = False
+    weight_bytes: ClassVar[float | None] = 1
+
+    def optimized(self, model: Any) -> Any:
+        """Lets steps be compiled and projections multiply integers, and applies the other passes that pay."""
+        return minitx.optimize(model, int8=True, compile=True, verbose=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from minitx.bench.engine import Rows, Setup
 from minitx.bench.engines.transformers_eager import Transformers
+from minitx.bench.torch_engine import NO_COMPILER, has_compiler
 from minitx.bench.workloads import Call, Workload
 
 Result = TypeVar("Result")
@@ -41,7 +40,7 @@ class TransformersCompiled(Transformers):
             return "its beam search is not compiled"
         if workload.call == "generate" and (workload.shortest or workload.fewest):
             return "each shape of a padded batch would be compiled anew"
-        return None if _has_compiler(setup) else "torch.compile needs a C++ compiler, such as g++"
+        return None if has_compiler(setup) else NO_COMPILER
 
     def load(self, setup: Setup) -> None:
         """Loads the checkpoint; the compilation is the first call's."""
@@ -70,9 +69,3 @@ class TransformersCompiled(Transformers):
             self.seen.add(shape)
             self.compile_seconds += time.perf_counter() - start
         return result
-
-
-def _has_compiler(setup: Setup) -> bool:
-    """Whether there is the compiler that torch.compile needs for a CPU; a CUDA device needs none."""
-    named = os.environ.get("CXX") or "g++"
-    return setup.device != "cpu" or any(map(shutil.which, (named, "clang++", "cl")))

@@ -16,6 +16,7 @@ R rows, K heads, D features of a head, L tokens of the longest row, S tokens of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,14 @@ def growing_cache(model: CausalModel, dtype: torch.dtype | None) -> Cache:
     steps, kind = model.decoder.layer_order, DynamicCache if dtype is None else Int8Cache
     cross = [CrossAttentionCache() for _ in steps] if model.config.stack.layer.cross_attention else []
     return Cache([kind() for _ in steps], cross)
+
+
+class RowsLayer(StaticCache):
+    """Keys and values of one layer, which are views of a `RowsCache`.
+
+    It has a class of its own since a step with buffers would move a `StaticCache` there, and the tokens that
+    it stores would be missing here.
+    """
 
 
 class RowsCache:
@@ -66,10 +75,9 @@ class RowsCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.cache = growing_cache(model, dtype)
-        kind = StaticCache if dtype is None else Int8Cache
+        kind = RowsLayer if dtype is None else Int8Cache
         self.cache.layers = [kind(longest) for _ in self.cache.layers]
-        self.lengths: list[int] = []
-        self.sources: list[int] = []
+        self.lengths, self.sources = list[int](), list[int]()
         self._rows, self._slots = rows, min(2 * longest_prompt, longest) + SPARE
         self._longest_prompt, self._longest, self._longest_source = longest_prompt, longest, longest_source
         self._end = longest_prompt  # the slot after the last token of every row
@@ -162,10 +170,9 @@ class RowsCache:
         """Lets the cache view the rows and slots in use."""
         count, cache, length = len(self.lengths), self.cache, max(self.lengths, default=0)
         start = self._end - length
+        layer: Any
         for layer, buffers in zip(cache.layers, self._buffers, strict=True):
-            assert isinstance(layer, StaticCache | Int8Cache)
-            for name, buffer in zip(layer.tensors, buffers, strict=True):
-                setattr(layer, name, buffer[:count, :, start:])
+            vars(layer).update(zip(layer.tensors, (x[:count, :, start:] for x in buffers), strict=True))
             layer.max_length = self._slots - start
         cache.length = cache.high_water_mark = length
         device = self._buffers[0][0].device

@@ -10,32 +10,82 @@ and for several.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from types import FunctionType
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from minitx.layers.cache import Cache, LayerCache, SlidingWindowCache
 from minitx.optimize.classes import Module
 from minitx.optimize.graphs.model import device_of, fixed_steps_refusal, static_steps, undo_static_steps
-from minitx.optimize.graphs.step import StaticStep
+from minitx.optimize.graphs.step import FixedPart, StaticStep
 from minitx.validation import ArgumentValueError, check_type
 
 _SPAN = 32  # the slots that a step attends to are a multiple of this, so that few sizes occur
 
 
 class CompiledStep(StaticStep):
-    """A step in compiled code, which all steps of a model share."""
+    """A step in compiled code, which reads and writes the tensors of the cache itself.
+
+    One step serves caches of all sizes, and the code is shared by all steps of a model.
+    """
+
+    serves_experts = False
+    serves_views = True
+    cleared = 0  # slots of the layers without a window that hold finite numbers
+
+    @staticmethod
+    def key(batch: int, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Returns by what `Steps` finds a step: the same for all."""
+        return ()
+
+    def part(self, layer: LayerCache, size: int) -> FixedPart:
+        """Returns keys and values of a layer."""
+        assert layer.key is not None
+        assert layer.value is not None
+        return FixedPart(layer.key, layer.value, self.past, is_ring=isinstance(layer, SlidingWindowCache))
+
+    def holds(self, cache: Cache) -> bool:
+        """Whether the step was last taken for a cache."""
+        return self.owner is not None and self.owner() is cache
+
+    def adopt(self, cache: Cache) -> None:
+        """Takes the tensors of a cache, which other operations may have replaced since the last step."""
+        parts = [*zip(cache.layers, self.parts, strict=True)]
+        if not self.holds(cache) or any(layer.key is not part.key for layer, part in parts):
+            self.parts = self.stored.layers = [self.part(layer, 0) for layer in cache.layers]
+            self.owner, self.cleared = ref(cache), 0
+            batch, slots = len(self.parts[0].key), max(part.slots for part in self.parts)
+            if self.real.shape != (batch, slots):
+                self.allocate(batch, slots)
+        attended = self.attended(cache.length)
+        if self.cleared < attended:  # slots that were never filled may hold NaN
+            for part in self.parts:
+                first = cache.high_water_mark if part.is_ring else max(cache.length, self.cleared)
+                for tensor in (part.key, part.value):
+                    tensor[:, :, first : None if part.is_ring else attended] = 0
+            self.cleared = attended
+
+    def attended(self, length: int) -> int:
+        """Returns the number of slots that a step after `length` tokens attends to."""
+        return min(-(-(length + 1) // _SPAN) * _SPAN, self.real.shape[1])
 
     def run(self, model: Any, length: int) -> Any:
         """Runs the compiled code; the first call for one row, and for several, compiles it."""
         steps = model.graph_steps
-        if steps.code is None:
-            steps.code = _compiled(_compute)
-        slots = self.real.shape[1]
-        return steps.code(self, model, self.real[0, : min(-(-(length + 1) // _SPAN) * _SPAN, slots)])
+        span = self.real[0, : self.attended(length)]
+        if steps.code is not None:
+            try:
+                return steps.code(self, model, span)
+            except torch._dynamo.exc.FailOnRecompileLimitHit:  # PyTorch limits the number of its versions
+                pass
+        steps.code = _compiled(_compute)
+        return steps.code(self, model, span)
 
 
 def _compute(step: StaticStep, model: Any, span: Tensor) -> Any:
@@ -43,7 +93,9 @@ def _compute(step: StaticStep, model: Any, span: Tensor) -> Any:
 
     A number would be a constant of the compiled code; the size of a tensor is not.
     """
-    with sdpa_kernel(SDPBackend.MATH):  # which the compiler joins with what comes before and after it
+    if len(step.ids) > 1:
+        return step.compute(model, span.shape[0])
+    with sdpa_kernel(SDPBackend.MATH):  # for one row faster, as one kernel with what comes before it
         return step.compute(model, span.shape[0])
 
 
@@ -117,8 +169,9 @@ def check_compiler() -> None:
     try:
         torch.compile(_one_more, fullgraph=True)(torch.zeros(32))
     except Exception as error:
+        reason = f"{error}".strip().partition("\n")[0]
         message = "torch.compile needs a C++ compiler that works, such as g++; CXX=PATH names one"
-        raise RuntimeError(message) from error
+        raise RuntimeError(f"{message} ({reason})") from error
 
 
 def _one_more(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import number_all, number_attended
+from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
 from minitx.optimize.classes import InPlaceOf, Module, TracksWeight, all_modules, mix_in, take_out
@@ -53,13 +54,14 @@ class Steps:
 
     def of(self, model: Any, cache: Cache) -> StaticStep | None:
         """Returns the step for a cache, and creates it if needed; None for a cache without fixed shapes."""
-        sizes, batch = sizes_of(cache), cache.batch
+        sizes, batch = sizes_of(cache, views=self.kind.serves_views), cache.batch
         if sizes is None or batch is None:
             return None
-        same = [key for key in self.steps if key[1:] == (batch, *sizes)]
+        wanted = self.kind.key(batch, sizes)
+        same = [key for key in self.steps if key[1:] == wanted]
         held = [key for key in same if self.steps[key].holds(cache)]
         free = [key for key in same if self.steps[key].is_free()]
-        key = next(iter(held or free), None) or (next(self.numbers), batch, *sizes)
+        key = next(iter(held or free), None) or (next(self.numbers), *wanted)
         step = self.steps.get(key)
         if step is None or not step.holds(cache):
             if any(isinstance(m, TracksWeight) and not m.is_current() for m in all_modules(model)):
@@ -200,6 +202,8 @@ def fixed_steps_refusal(model: Any, kind: type[StaticStep]) -> tuple[str, str] |
         return "one that predicts the next token", _NEXT
     if type(model.decoder) is not Stack:
         return "a model with a decoder of minitx", "other stacks have their own masks"
+    if not kind.serves_experts and any(isinstance(module, MixtureOfExperts) for module in model.modules()):
+        return "a model without experts", "which of them run depends on the token"
     return None
 
 

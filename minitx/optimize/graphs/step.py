@@ -21,7 +21,7 @@ from torch import Tensor
 from minitx.config import RelativeBias
 from minitx.config.model import SLIDING
 from minitx.layers.attention import AttentionContext
-from minitx.layers.cache import Cache, SlidingWindowCache, StaticCache
+from minitx.layers.cache import Cache, LayerCache, SlidingWindowCache, StaticCache
 from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.positions import alibi
@@ -35,17 +35,19 @@ class FixedPart:
     """Keys and values of one layer, with a slot for the next token that is known to the device alone.
 
     Args:
-        like: keys or values of the layer, for their shape and dtype: (B, K, slots, D).
-        slots: S.
+        key: (B, K, S, D), of finite numbers: an empty slot has the weight 0, and 0 times NaN is NaN.
+        value: likewise.
         past: (), the number of tokens that are stored; the step changes it.
         is_ring: the last tokens are kept, token p in slot p % S.
     """
 
-    def __init__(self, like: Tensor, slots: int, past: Tensor, *, is_ring: bool) -> None:
-        shape = (like.shape[0], like.shape[1], slots, like.shape[3])
-        # Zeros, since an empty slot has the weight 0, and 0 times NaN is NaN.
-        self.key, self.value = (like.new_zeros(shape) for _ in range(2))
-        self.slots, self.past, self.is_ring = slots, past, is_ring
+    def __init__(self, key: Tensor, value: Tensor, past: Tensor, *, is_ring: bool) -> None:
+        self.key, self.value, self.past, self.is_ring = key, value, past, is_ring
+
+    @property
+    def slots(self) -> int:
+        """S."""
+        return self.key.shape[2]
 
     def append(self, key: Tensor, value: Tensor, attended: int) -> tuple[Tensor, Tensor]:
         """Stores one token; returns the slots to attend to: twice (B, K, 1, D) -> twice (B, K, S', D).
@@ -60,7 +62,7 @@ class FixedPart:
         self.value.index_copy_(2, slot, value)
         if self.is_ring or not attended:
             return self.key, self.value
-        return self.key[:, :, :attended], self.value[:, :, :attended]
+        return self.key.narrow(2, 0, attended), self.value.narrow(2, 0, attended)
 
     def positions(self, attended: int) -> Tensor:
         """Returns the position of the token in each slot to attend to; (S',) long.
@@ -86,21 +88,15 @@ class StaticStep:
     """
 
     serves_encoder_decoders = True
+    serves_experts = True
+    serves_views = False
 
     def __init__(self, model: Any, cache: Cache, sizes: Sequence[int]) -> None:
-        keys = [layer.key for layer in cache.layers]
-        rings = [isinstance(layer, SlidingWindowCache) for layer in cache.layers]
-        assert keys[0] is not None, "`sizes_of` finds caches with tokens alone"
-        batch, device = len(keys[0]), keys[0].device
-        self.past = torch.zeros((), dtype=torch.long, device=device)
-        self.parts = [
-            FixedPart(key, size, self.past, is_ring=is_ring)
-            for key, size, is_ring in zip(keys, sizes, rings, strict=True)
-            if key is not None
-        ]
-        self.ids = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        self.position_ids = torch.zeros_like(self.ids)
-        self.real = torch.ones(batch, max(sizes), dtype=torch.bool, device=device)
+        first = cache.layers[0].key
+        assert first is not None, "`sizes_of` finds caches with tokens alone"
+        self.past = torch.zeros((), dtype=torch.long, device=first.device)
+        self.parts = [self.part(layer, size) for layer, size in zip(cache.layers, sizes, strict=True)]
+        self.allocate(len(first), max(sizes))
         self.stored: Any = SimpleNamespace(layers=self.parts, cross_attention=[])  # what a stack reads
         self.encoder_mask: Tensor | None = None
         self.owner: ReferenceType[Cache] | None = None
@@ -108,8 +104,38 @@ class StaticStep:
         self.built_for = built_of(model)
         self.modules: tuple[Any, ...] = ()  # those of the model, found when a cache is adopted
 
+    def allocate(self, batch: int, slots: int) -> None:
+        """Allocates what a step reads beside keys and values.
+
+        Args:
+            batch: B
+            slots: of the largest layer.
+        """
+        self.ids = self.past.new_zeros((batch, 1))
+        self.position_ids = torch.zeros_like(self.ids)
+        self.real = torch.ones(batch, slots, dtype=torch.bool, device=self.past.device)
+
+    @staticmethod
+    def key(batch: int, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Returns by what `Steps` finds a step for a number of rows and sizes of the layers."""
+        return batch, *sizes
+
+    def part(self, layer: LayerCache, size: int) -> FixedPart:
+        """Returns buffers for the keys and values of a layer.
+
+        Args:
+            layer: of a cache.
+            size: number of slots.
+        """
+        assert layer.key is not None, "`sizes_of` finds caches with tokens alone"
+        rows, heads, _, features = layer.key.shape
+        key, value = (layer.key.new_zeros((rows, heads, size, features)) for _ in range(2))
+        return FixedPart(key, value, self.past, is_ring=isinstance(layer, SlidingWindowCache))
+
     def adopt(self, cache: Cache) -> None:
         """Moves keys and values of a cache into the buffers; the cache that had them gets copies."""
+        if self.holds(cache):
+            return
         before = None if self.owner is None else self.owner()
         for layer, part in zip([] if before is None else before.layers, self.parts, strict=False):
             if layer.key is part.key and before is not cache:
@@ -159,8 +185,7 @@ class StaticStep:
             A `ModelOutput` with hidden states (B, 1, E) and logits (B, 1, V).
         """
         self.thread = get_ident()
-        if not self.holds(cache):
-            self.adopt(cache)
+        self.adopt(cache)
         real = cache.full_mask(None, tuple(ids.shape), ids.device)
         if real is None:
             self.real.fill_(True)
@@ -279,13 +304,18 @@ class GraphStep(StaticStep):
             self.output = self.compute(model)
 
 
-def sizes_of(cache: Cache) -> tuple[int, ...] | None:
-    """Returns the slots of each layer of a step that can serve a cache; None if no step can."""
+def sizes_of(cache: Cache, *, views: bool = False) -> tuple[int, ...] | None:
+    """Returns the slots of each layer of a step that can serve a cache; None if no step can.
+
+    Args:
+        cache: with tokens.
+        views: whether its tensors may be parts of larger ones; a step then leaves them to the cache.
+    """
     sizes = []
     for layer in cache.layers:
         if layer.key is None or layer.value is None:
             return None
-        if type(layer) is StaticCache:
+        if type(layer) is StaticCache or (views and isinstance(layer, StaticCache)):
             if cache.length >= layer.max_length:  # the plain step tells so
                 return None
             sizes.append(-(-layer.max_length // SLOTS) * SLOTS)
@@ -294,7 +324,7 @@ def sizes_of(cache: Cache) -> tuple[int, ...] | None:
         else:
             return None
     # Masks are looked up by positions, for which a layer without a window has a slot each.
-    has_all = any(type(layer) is StaticCache for layer in cache.layers)
+    has_all = any(isinstance(layer, StaticCache) for layer in cache.layers)
     return tuple(sizes) if has_all or cache.mask is None else None
 
 

@@ -22,6 +22,8 @@ from minitx.bench.engines.llama_cpp_engine import SLOTS, LlamaCpp, Row
 from minitx.bench.engines.transformers_compiled import TransformersCompiled
 from minitx.bench.models import model_folder
 from minitx.bench.workloads import WORKLOADS, Workload
+from minitx.optimize import auto
+from minitx.optimize.graphs import compiled
 from tests.unit.bench.tiny import VOCABULARY, WORDS, save_tiny
 
 FAMILIES = {"bert": "encoder", "gpt2": "decoder", "llama": "decoder", "t5": "encoder-decoder"}
@@ -201,6 +203,57 @@ def test_graphs_are_captured_once_for_each_shape(load: Load) -> None:
     assert engine.compile_seconds > before
 
 
+def uncompiled(function: Any) -> Any:
+    """Runs the step that would be compiled: inductor needs half a minute for it."""
+    return function
+
+
+@pytest.mark.parametrize(("kind", "beams"), [("gpt2", 1), ("gpt2", 2), ("t5", 1)])
+def test_steps_of_minitx_are_compiled_before_the_first_answer(
+    kind: str, beams: int, folders: dict[str, Path], load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial has the rows of the call, and its seconds are those of the compilation."""
+    monkeypatch.setattr(compiled, "_compiled", uncompiled)
+    monkeypatch.setattr(compiled, "check_compiler", lambda: None)
+    engine = make_engine("minitx-compiled")
+    assert engine.exact
+    assert engine.reason(setup_of(folders, kind), WORKLOADS["decode"]) is None
+    engine.load(setup_of(folders, kind))
+    rows, batches = rows_of((6, 6)), list[int]()
+    run = compiled.CompiledStep.run
+
+    def counted(step: Any, model: Any, length: int) -> Any:
+        batches.append(len(step.ids))
+        return run(step, model, length)
+
+    monkeypatch.setattr(compiled.CompiledStep, "run", counted)
+    before = engine.compile_seconds
+    expected = load("minitx", kind).generate(rows, 8, beams)
+    assert engine.generate(rows, 8, beams) == expected
+    after = engine.compile_seconds
+    assert after > before > 0
+    assert len(batches) == 2 + 7
+    assert {*batches} == {2 * beams}
+    assert engine.generate(rows, 8, beams) == expected
+    assert engine.compile_seconds == after
+    assert len(batches) == 2 + 7 + 7
+    engine.generate(rows[:1], 8, beams)
+    assert engine.compile_seconds > after
+    engine.close()
+
+
+def test_int8_of_minitx_is_compiled_too(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_compiled", uncompiled)
+    monkeypatch.setattr(compiled, "check_compiler", lambda: None)
+    monkeypatch.setattr(auto, "int8_is_faster", lambda: True)
+    engine = make_engine("minitx-compiled-int8")
+    assert (engine.exact, engine.weight_bytes) == (False, 1)
+    engine.load(setup_of(folders, "gpt2"))
+    assert "int8_dynamic" in engine.version()
+    assert "compiled_steps" in engine.version()
+    assert [len(row) for row in engine.generate(rows_of((6,)), 8)] == [8]
+
+
 @torch.no_grad()
 def test_the_end_token_is_never_chosen(folders: dict[str, Path]) -> None:
     """Not even where all other logits are far below those of a row of zeros."""
@@ -344,6 +397,9 @@ def test_a_missing_package_is_named(
         ("onnxruntime", "gpt2", "prefill", "it does not run prefill"),
         ("onnxruntime", "gpt2", "encode", "it does not run models of the family decoder"),
         ("sentence-transformers", "bert", "encode", "it does not run encode"),
+        ("minitx-compiled", "bert", "encode", "an encoder generates nothing"),
+        ("minitx-compiled-int8", "gpt2", "train", "it does not run train_step"),
+        ("minitx-compiled", "gpt2", "prefill", "only the steps of a generation are compiled"),
     ],
 )
 def test_what_an_engine_does_not_run(
@@ -354,10 +410,11 @@ def test_what_an_engine_does_not_run(
     assert said.startswith(reason)
 
 
-def test_a_cpu_needs_a_compiler(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["transformers-compiled", "minitx-compiled"])
+def test_a_cpu_needs_a_compiler(name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    engine = make_engine("transformers-compiled")
+    engine = make_engine(name)
     reason = engine.reason(setup_of(folders, "gpt2"), WORKLOADS["decode"])
     assert reason == "torch.compile needs a C++ compiler, such as g++"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -18,6 +19,7 @@ from minitx.decoding.continuous import cache as rows_cache
 from minitx.decoding.continuous.generate_many import PADDING, TOGETHER, in_groups
 from minitx.decoding.continuous.running import Job
 from minitx.models.taps import match_places, tapped
+from minitx.optimize.graphs.model import static_steps
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.decoding.test_session import CONFIGS, LLAMA, model_of
 
@@ -241,6 +243,14 @@ def test_functions_inside_the_model_see_the_padding_of_a_row_that_is_run_anew(mo
     again = [padding for time, padding in seen if time == 8]
     assert again == [[0], [0]]
     assert [padding for time, padding in seen if time == 1] == [[0, 2]] * 5  # the longer prompt comes first
+
+
+def test_steps_of_fixed_shapes_leave_the_rows_where_they_are(models: Any) -> None:
+    """Such steps move the keys and values of a cache into buffers of their own."""
+    model, (prompts, limits) = models("llama"), work()
+    static = static_steps(copy.deepcopy(model))
+    many = minitx.generate_many(static, prompts, Greedy(), max_new_tokens=limits, rows=4, stop=NO_END)
+    assert ids(many) == alone(model, prompts, Greedy(), limits, stop=NO_END)
 
 
 def test_rows_come_when_they_end(models: Any) -> None:

@@ -31,10 +31,11 @@ from tests.unit.training.tiny import NextToken, Texts, assert_equal, parameters,
 ROOT = Path(__file__).parents[3]
 
 
-def test_runs_that_are_killed() -> None:
+def test_runs_that_are_killed(tmp_path: Path) -> None:
     """A few of the kills of scripts/kill_runs.py, at random times and between the operations on files."""
     command = [sys.executable, ROOT / "scripts" / "kill_runs.py", "--kills", "2", "--every", "60"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 

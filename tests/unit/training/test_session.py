@@ -7,8 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from minitx.training.metrics import read_metrics
 from minitx.training.state import open_run
 from minitx.validation import ArgumentValueError
 from tests.unit.training.tiny import NextToken, Texts, assert_equal, parameters, tiny_gpt
+from tests.unit.training.workers import exit_code
 
 OPTIONS: dict[str, Any] = {
     "steps": 10,
@@ -152,13 +151,9 @@ def test_in_a_command_that_handles_signals(tmp_path: Path) -> None:
         received.clear()
 
 
-KILLED = """
-import os, sys, torch
-from pathlib import Path
-torch.set_num_threads(1)  # the order of sums depends on it
-from tests.unit.training.test_session import at, run_in
-run_in(Path(sys.argv[1]), act=at(int(sys.argv[2]), lambda: os.kill(os.getpid(), 9)))
-"""
+def run_and_die(folder: Path, call: int) -> None:
+    torch.set_num_threads(1)  # the order of sums depends on it
+    run_in(folder, act=at(call, lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
 
 @pytest.mark.parametrize("call", [3, 40])
@@ -166,8 +161,7 @@ def test_a_run_that_is_killed(tmp_path: Path, call: int) -> None:
     """Before the first checkpoint, and in the middle of an accumulation after it."""
     model, other = tiny_gpt(), tiny_gpt()
     whole = run_in(tmp_path / "whole", model=model)
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "parts"), str(call)]
-    assert subprocess.run(command, cwd=Path(__file__).parents[3], check=False).returncode == -9
+    assert exit_code(run_and_die, tmp_path / "parts", call) == -signal.SIGKILL
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')  # it was writing
     parts = run_in(tmp_path / "parts", model=other, resume=True)

@@ -86,10 +86,24 @@ def tiny(name: str) -> Model:
     return minitx.from_config(config, head=head, seed=0, dtype=torch.float64)
 
 
+def forkserver() -> Any:
+    """Returns the context of processes that are forks of one that imported torch, and did nothing with it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])
+    return context
+
+
+def exit_code(work: Callable[..., Any], *arguments: Any) -> int:
+    """Runs `work(*arguments)` in a process; returns its exit code, or minus the signal that killed it."""
+    process = forkserver().Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    return int(process.exitcode)
+
+
 def spawn(work: Callable[..., Any], folder: Path, size: int, *arguments: Any) -> None:
     """Runs `work(folder, *arguments)` in each of several processes of a group."""
-    # They are forks of one process of the tests that has imported torch, and done nothing with it.
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torch._dynamo"])
+    forkserver()
     inputs = (work, folder, size, arguments)
     context: Any = multiprocessing.start_processes(
         _begin, inputs, nprocs=size, join=False, start_method="forkserver"

@@ -1,0 +1,233 @@
+"""Compiled steps give what plain steps give; their products are those of a model that is not compiled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+
+import minitx
+from minitx import Beam, Greedy, Sample, Stop
+from minitx.optimize import compiled_steps, pack_weights, quantize, undo_compiled_steps
+from minitx.optimize.graphs.compiled import CompiledStep, check_compiler
+from minitx.optimize.linear import measure
+from minitx.optimize.packed import can_be_packed, product
+from minitx.validation import ArgumentValueError
+from tests.unit.optimize.configs import gpt2, mixtral
+from tests.unit.test_cuda_graphs import PROMPTS, decoder
+from tests.unit.test_devices import small
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+ALL: dict[str, Any] = {"stop": Stop(eos=())}
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[tuple[Any, Any]]:
+    """A model and its twin with compiled steps, compiled once for all tests."""
+    plain = decoder("llama")
+    twin = compiled_steps(copy.deepcopy(plain))
+    yield plain, twin
+    undo_compiled_steps(twin)
+    assert type(twin) is type(plain)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths at which compiled steps ran."""
+    lengths: list[int] = []
+    run = CompiledStep.run
+
+    def _run(self: Any, model: Any, length: int) -> Any:
+        lengths.append(length)
+        return run(self, model, length)
+
+    monkeypatch.setattr(CompiledStep, "run", _run)
+    return lengths
+
+
+def tokens(results: Any) -> list[list[int]]:
+    return [result.tokens.tolist() for result in results]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "prompts", "options"),
+    [
+        (Greedy(), PROMPTS[:1], {"max_new_tokens": 50}),
+        (Greedy(), PROMPTS, {"max_new_tokens": 20}),
+        (Sample(top_k=20, repetition_penalty=1.2), PROMPTS, {"seed": 1, "num_samples": 2}),
+        (Beam(num_beams=3), PROMPTS, {"max_new_tokens": 12}),
+        (Beam(num_beams=2, early_stopping=True), PROMPTS[:1], {"stop": Stop(eos=[*range(20, 60)])}),
+    ],
+    ids=["one row", "padded rows", "samples", "beams", "leaving"],
+)
+def test_generations(
+    strategy: Any, prompts: Any, options: Any, llama: tuple[Any, Any], counted: list[int]
+) -> None:
+    """The last numbers of slots are no multiples of the step's, and the first step is not the longest."""
+    plain, twin = llama
+    options = {"max_new_tokens": 20, **ALL, **options}
+    expected = minitx.generate(plain, prompts, strategy, **options)
+    assert counted == []
+    assert tokens(minitx.generate(twin, prompts, strategy, **options)) == tokens(expected)
+    assert counted
+
+
+def test_rows_that_come_and_go(llama: tuple[Any, Any], counted: list[int]) -> None:
+    """The steps write into the buffers of continuous batching, not into copies."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(3, 60, (n,), generator=generator).tolist() for n in (3, 9, 1, 14, 6)]
+    options: dict[str, Any] = {"max_new_tokens": [9, 3, 14, 2, 7], "rows": 2, **ALL}
+    plain, twin = llama
+    expected = minitx.generate_many(plain, prompts, Greedy(), **options)
+    assert tokens(minitx.generate_many(twin, prompts, Greedy(), **options)) == tokens(expected)
+    assert counted
+
+
+def test_generations_at_once(llama: tuple[Any, Any]) -> None:
+    """Interleaved in one thread, and in two threads."""
+    plain, twin = llama
+    options: dict[str, Any] = {"max_new_tokens": 12, **ALL}
+    expected = [tokens(minitx.generate(plain, [row], Greedy(), **options))[0] for row in PROMPTS[:2]]
+    streams = [minitx.stream(twin, [row], Greedy(), **options) for row in PROMPTS[:2]]
+    written: list[list[int]] = [[], []]
+    for _ in range(12):
+        for number, stream in enumerate(streams):
+            written[number].append(next(stream).token)
+    assert written == expected
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(minitx.generate, twin, [row], Greedy(), **options) for row in PROMPTS[:2]]
+    assert [tokens(run.result())[0] for run in runs] == expected
+
+
+def test_slots_that_were_never_filled_are_not_read(llama: tuple[Any, Any], counted: list[int]) -> None:
+    """Memory that is not cleared may hold NaN, and the weight 0 times NaN is NaN."""
+    ids, written = torch.tensor([[5, 6, 7]]), []
+    for model in llama:
+        with torch.inference_mode():
+            cache = model.make_cache(40)
+            model(ids, cache=cache)
+            for layer in cache.layers:
+                layer.key[:, :, 3:], layer.value[:, :, 3:] = torch.nan, torch.nan
+            written.append([model(ids[:, :1], cache=cache).logits for _ in range(36)])
+    assert len(counted) == 36
+    for a, b in zip(*written, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0.0)
+
+
+def test_hooks_take_the_plain_path(llama: tuple[Any, Any], counted: list[int]) -> None:
+    _, twin = llama
+    calls = list[Any]()
+    with twin.decoder.layers[0].register_forward_hook(lambda *values: calls.append(values)):
+        minitx.generate(twin, PROMPTS, Greedy(), max_new_tokens=4, **ALL)
+    assert len(calls) == 4
+    assert counted == []
+
+
+@pytest.mark.parametrize("model_type", ["t5", "gemma2"])
+def test_other_kinds_of_layers(model_type: str, counted: list[int]) -> None:
+    """Cross-attention and relative biases; windows and a bound of the scores."""
+    model = decoder(model_type) if model_type != "t5" else small("t5", "seq2seq-lm").double()
+    expected = minitx.generate(model, PROMPTS, Beam(num_beams=2), max_new_tokens=20, **ALL)
+    compiled_steps(model)
+    assert tokens(minitx.generate(model, PROMPTS, Beam(num_beams=2), max_new_tokens=20, **ALL)) == tokens(
+        expected
+    )
+    assert counted
+
+
+def test_changed_weights(counted: list[int]) -> None:
+    """Products follow their weights, changed in place or replaced; int8 raises the plain model's error."""
+    model = pack_weights(minitx.from_config(gpt2(), head="causal-lm", seed=0).eval())
+    compiled_steps(model)
+    options: dict[str, Any] = {"max_new_tokens": 3, "logprobs": "raw", **ALL}
+    for replace in (False, False, True):
+        dense = model.decoder.layers[0].intermediate.dense
+        with torch.no_grad():
+            if replace:
+                dense.weight = torch.nn.Parameter(dense.weight * -1.5)
+            else:
+                dense.weight.mul_(1.5)
+        counted.clear()
+        result = minitx.generate(model, [[5, 6, 7]], Greedy(), **options)[0]
+        assert len(counted) == 2
+        plain = undo_compiled_steps(copy.deepcopy(model))
+        expected = minitx.generate(plain, [[5, 6, 7]], Greedy(), **options)[0]
+        torch.testing.assert_close(result.logprobs, expected.logprobs, atol=1e-5, rtol=0.0)
+    quantize.int8_dynamic(model)
+    minitx.generate(model, [[5, 6, 7]], Greedy(), **options)
+    with torch.no_grad():
+        dense.weight.mul_(1.5)
+    with pytest.raises(ArgumentValueError, match="the one that was quantised"):
+        minitx.generate(model, [[5, 6, 7]], Greedy(), **options)
+
+
+def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for model, expected in (
+        (minitx.from_config(mixtral(), head="causal-lm"), "a model without experts"),
+        (small("bert", "masked-lm"), "one that predicts the next token"),
+        (decoder("llama").to("meta"), "on a CPU, not on meta"),
+    ):
+        with pytest.raises(ArgumentValueError, match=expected):
+            compiled_steps(model)
+    model = minitx.from_config(mixtral(), head="causal-lm").eval()
+    with pytest.raises(ArgumentValueError, match="compile=True must be left out: the model is not"):
+        minitx.optimize(model, compile=True)
+    check_compiler.cache_clear()
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail)
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler that works"):
+        compiled_steps(decoder("llama"))
+    check_compiler.cache_clear()
+
+
+def test_optimize_applies_and_undoes_it() -> None:
+    model = minitx.optimize(decoder("llama"), compile=True)
+    report = minitx.optimize.report(model)
+    assert report is not None
+    assert [step.name for step in report.applied][-1] == "compiled_steps"
+    assert hasattr(model, "graph_steps")
+    minitx.optimize.undo_optimize(model)
+    assert not hasattr(model, "graph_steps")
+    left = minitx.optimize.report(minitx.optimize(model))
+    assert left is not None
+    assert left.left_out["compiled_steps"] == "compile=True asks for it"
+
+
+def test_products_stay_those_of_the_plain_model() -> None:
+    """torch.compile leaves them to an operator, which takes the packed copy."""
+    projection = pack_weights(torch.nn.Sequential(torch.nn.Linear(256, 512)))
+    x, targets = torch.randn(3, 256), list[Any]()
+
+    def _backend(graph: Any, inputs: Any) -> Any:
+        targets.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    with torch.inference_mode():
+        expected = projection(x)
+        compiled = torch.compile(projection, backend=_backend, fullgraph=True)
+        assert torch.equal(compiled(x), expected)
+        assert torch.equal(
+            product(x, projection[0].weight, projection[0].bias, projection[0].packed), expected
+        )
+    assert torch.ops.minitx.linear in targets
+    targets.clear()
+    torch.compile(projection, backend=_backend, fullgraph=True)(x.requires_grad_()).sum().backward()
+    assert torch.ops.minitx.linear not in targets
+    assert x.grad is not None
+
+
+def test_what_is_measured_can_be_packed() -> None:
+    """Weights made in inference mode cannot: the measurement compared plain products with plain ones."""
+    packable = list[bool]()
+    measure(lambda x, weight, bias: packable.append(can_be_packed(weight)) or x, size=512)
+    assert all(packable)
+
+
+def test_operator_has_the_shapes_of_its_results() -> None:
+    module = import_module("minitx.optimize.operator")
+    x, weight = torch.randn(2, 3, 256), torch.randn(512, 256)
+    assert module._shape(x, weight, None).shape == torch.ops.minitx.linear(x, weight, None).shape
