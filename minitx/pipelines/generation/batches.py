@@ -49,8 +49,8 @@ def generate_batches(
         model, prompts, strategy: as for `minitx.generate`.
         batch_size: prompts per batch; it limits memory and does not change the results.
         continuous: results of 8 times as many prompts, by `minitx.generate_many` with the rows of one batch
-            at a time. Not where a row depends on others, as in a search, nor with a time limit, custom
-            processors, or steps recorded for batches; these stay as they are.
+            at a time. Not where a row depends on others, as in a search, nor with a time limit, a literal
+            chain of processors or CUDA graphs; these run batch by batch.
         **options: other options of `minitx.generate`; those per prompt or per row are for all prompts.
 
     Raises:
@@ -88,8 +88,10 @@ def generate_batches(
 
 def _is_independent(model: Any, prompts: Prompts, strategy: Any, options: dict[str, Any]) -> bool:
     """Whether `generate_many` generates the rows of `generate`, and is as fast or faster."""
-    stop = options.get("stop")
-    if hasattr(model, "graph_steps") or (stop is not None and stop.seconds is not None):
+    steps, stop = getattr(model, "graph_steps", None), options.get("stop")
+    if steps is not None and not steps.kind.serves_views:
+        return False  # these would run without their CUDA graphs
+    if stop is not None and stop.seconds is not None:
         return False
     if isinstance(strategy, Strategy) and strategy.chain is not None:
         return False
