@@ -28,9 +28,9 @@ class AppliedPass:
     undo: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What `minitx.optimize` did; `print(report)` shows it in 80 columns.
+    """What `minitx.optimize` did; it is shown in 80 columns.
 
     Attributes:
         model: name of the model's class.
@@ -48,7 +48,7 @@ class Report:
     applied: tuple[AppliedPass, ...]
     left_out: Mapping[str, str]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         dtype, threads = self.dtype.removeprefix("torch."), "thread" if self.threads == 1 else "threads"
         lines = [f"{self.model}, {dtype}, {self.processor}, {self.threads} {threads}"]
         for step in self.applied:

@@ -34,6 +34,7 @@ from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpad
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
 _REPORT = "optimization"  # the attribute of a model
+_OTHER_DTYPE = "the model is in"  # begins the reason of a pass for models of another dtype
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _not_on_cpu(
     if any(not parameter.is_cpu for parameter in parameters):
         return "the model is not on a CPU"
     if dtype_of(model) not in dtypes:
-        return f"the model is in {dtype_of(model)}"
+        return f"{_OTHER_DTYPE} {dtype_of(model)}"
     return None if has_weights_to_pack(model, kinds) else "the model has no large weights"
 
 
@@ -254,20 +255,25 @@ def optimize_as(model: Module, kind: str | None, compile: bool, quiet: bool) -> 
         model: any module.
         kind: "exact", "bfloat16" or "int8"; None: nothing is applied, or with `compile` the same as "exact".
         compile: whether steps of a generation are compiled.
-        quiet: show no report; else one at a terminal.
+        quiet: show nothing; else, at a terminal, one line with the names of the passes.
 
     Raises:
         ArgumentValueError: as `optimize`.
     """
     if kind is None and not compile:
         return model
-    dtype, verbose = torch.bfloat16 if kind == "bfloat16" else None, False if quiet else None
+    dtype = torch.bfloat16 if kind == "bfloat16" else None
     try:
-        return optimize(model, dtype=dtype, int8=kind == "int8", compile=compile, verbose=verbose)
+        optimize(model, dtype=dtype, int8=kind == "int8", compile=compile, verbose=False)
     except ArgumentValueError as error:
         if error.parameter not in ("dtype", "int8"):
             raise
-        raise ArgumentValueError("optimize", kind, error.expected) from None
+        hint = "choose exact, or load it with --dtype float32" if _OTHER_DTYPE in error.expected else ""
+        raise ArgumentValueError("optimize", kind, error.expected, hint) from None
+    done = report(model)
+    if done is not None and not quiet and sys.stderr.isatty():
+        sys.stderr.write(f"optimized: {', '.join(step.name for step in done.applied) or 'nothing applies'}\n")
+    return model
 
 
 def undo_optimize(model: Module) -> Module:
@@ -328,15 +334,20 @@ def chosen(
         elif reason := step.unsuitable(model):
             if name in asked:
                 option = _OPTIONAL[name][0]
-                slow = reason.endswith("processor")
-                hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same" if slow else ""
-                raise ArgumentValueError(option, options[option], f"left out: {reason}", hint)
+                raise ArgumentValueError(option, options[option], f"left out: {reason}", _hint(name, reason))
             left[name] = reason
         elif name in _OPTIONAL and name not in asked:
             left[name] = f"{_OPTIONAL[name][1]} asks for it"
         else:
             names.append(name)
     return names, left
+
+
+def _hint(name: str, reason: str) -> str:
+    """Returns what to do where a pass that was asked for does not pay."""
+    if reason.endswith("processor"):
+        return f"minitx.optimize(model, passes=[{name!r}]) applies it all the same"
+    return "model.float() converts it to float32" if reason.startswith(_OTHER_DTYPE) else ""
 
 
 def named(passes: Sequence[str], options: Mapping[str, Any]) -> list[str]:
@@ -358,5 +369,5 @@ def named(passes: Sequence[str], options: Mapping[str, Any]) -> list[str]:
         raise ArgumentValueError(given, options[given], "left out with passes=", hint)
     products = [name for name in _PRODUCTS if name in passes]
     if len(products) > 1:
-        raise ArgumentValueError("passes", [*passes], f"one of {' and '.join(products)}")
+        raise ArgumentValueError("passes", [*passes], f"a list with one of {' and '.join(products)}")
     return [name for name in PASSES if name in passes]

@@ -57,7 +57,7 @@ def quality(model: nn.Module, reference: nn.Module, ids: Any) -> Quality:
 
     Raises:
         ArgumentTypeError: not a module, or not token ids.
-        ArgumentValueError: a model without logits of the next token, or sequences of one token.
+        ArgumentValueError: a model without logits of the next token, no sequences, or one of one token.
     """
     sums = torch.zeros(4, dtype=torch.float64)  # losses of both, equal first choices, KL
     tokens = 0
@@ -81,12 +81,14 @@ def quality(model: nn.Module, reference: nn.Module, ids: Any) -> Quality:
 
 def _batches(ids: Any) -> Iterable[Tensor]:
     """Yields token ids (B, T)."""
-    if isinstance(ids, Sequence) and not isinstance(ids, str) and ids:
+    if isinstance(ids, Sequence) and not isinstance(ids, str):
+        if not ids:
+            raise ArgumentValueError("ids", ids, "at least one list of token ids, and it is empty")
         batches = [row[None] if isinstance(row, Tensor) else torch.tensor([row]) for row in ids]
     elif isinstance(ids, Tensor):
         batches = [ids]
     else:
-        raise ArgumentTypeError("ids", ids, "a tensor (B, T) or a list of token ids")
+        raise ArgumentTypeError("ids", ids, "a tensor (B, T), or lists or tensors of token ids")
     for batch in batches:
         if batch.dim() != 2 or batch.shape[1] < 2 or batch.is_floating_point():
             raise ArgumentValueError("ids", batch, "token ids of shape (B, T) with T of at least 2")

@@ -108,6 +108,8 @@ def test_bad_arguments(reference: Any) -> None:
     for ids in ([[1]], torch.tensor([1, 2]), torch.ones(1, 3)):
         with pytest.raises(ArgumentValueError, match="token ids of shape"):
             quality(reference, reference, ids)
-    for ids in ("a text", None, []):
+    with pytest.raises(ArgumentValueError, match=r"ids=\[\] must be at least one list.* empty"):
+        quality(reference, reference, [])
+    for ids in ("a text", None):
         with pytest.raises(ArgumentTypeError, match="ids="):
             quality(reference, reference, ids)
