@@ -45,6 +45,10 @@ class Setup:
     device: str = "cpu"
 
 
+class UnsuitableError(Exception):
+    """The machine or the model does not suit an engine; the message has the reason. For `Engine.load`."""
+
+
 class Engine(ABC):
     """Runs one model of one library. Every call returns tensors on the CPU, or plain lists.
 
@@ -103,7 +107,11 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, setup: Setup) -> None:
-        """Loads the checkpoint; the number of threads of torch is that of the setup already."""
+        """Loads the checkpoint; the number of threads of torch is that of the setup already.
+
+        Raises:
+            UnsuitableError: this machine or this model does not suit the engine.
+        """
 
     def encode(self, rows: Rows) -> Tensor:
         """Returns the mean of the last hidden states over the tokens of each row, (R, E) float32.

@@ -120,6 +120,9 @@ def model_folder(name: str, dtype: str = "float32", cache: Path | None = None) -
         return Path(spec.origin).parent / "model"
     if name in CONFIGS:
         return _random(name, dtype, _cache() if cache is None else cache)
+    if name.lower().endswith(".gguf"):
+        hint = f"the engines share a folder of safetensors, which minitx convert {name} FOLDER writes"
+        raise ArgumentValueError("model", name, "a folder", hint)
     if Path(name).is_dir() or name in NAMES:
         return fetch(name)
     if similar := get_close_matches(name, [*CONFIGS, *NAMES], n=1):
@@ -143,6 +146,14 @@ def _random(name: str, dtype: str, cache: Path) -> Path:
         for file in ("tokenizer.json", "tokenizer_config.json") if name in TOKENIZERS else ():
             shutil.copy(shipped_folder(TOKENIZERS[name]) / file, folder)
     return folder
+
+
+def digest_of(folder: Path) -> str:
+    """Returns twelve digits by which folders of one name differ: of the config, and of the weights' sizes."""
+    files = (path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".bin"))
+    sizes = [(path.name, path.stat().st_size) for path in files]
+    content = json.dumps([read_json(folder / "config.json"), sizes], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def family_of(model: Model) -> Family:

@@ -19,7 +19,7 @@ import torch
 
 from minitx.bench.alone import memory_of
 from minitx.bench.calls import inputs_of, timed
-from minitx.bench.engine import Engine, Setup
+from minitx.bench.engine import Engine, Setup, UnsuitableError
 from minitx.bench.referee import Referee, Verdict
 from minitx.bench.results.row import Row
 from minitx.bench.roofline import Meter, Peaks, work_of
@@ -60,10 +60,12 @@ class Runner:
         name: of the model, for the rows.
         model: the model without weights, for its sizes and operations.
         plan: how it is measured.
+        checkpoint: digest of the model's folder, for the rows.
     """
 
-    def __init__(self, setup: Setup, name: str, model: Model, plan: Plan) -> None:
+    def __init__(self, setup: Setup, name: str, model: Model, plan: Plan, checkpoint: str = "") -> None:
         self.setup, self.name, self.model, self.plan = setup, name, model, plan
+        self.checkpoint = checkpoint
         self.samples: list[Peaks] = []
         self._loaded: dict[str, Engine] = {}
 
@@ -128,6 +130,8 @@ class Runner:
                     lane.verdict = Verdict("reference")
                 else:
                     lane.verdict = referee.verdict(lane.engine, answer)
+            except UnsuitableError as error:
+                lane.refusal = str(error)
             except Exception as error:  # of any library; the others can still be measured
                 lane.refusal = f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
@@ -180,6 +184,7 @@ class Runner:
             summary=workload.summary,
             unit=workload.unit,
             model=self.name,
+            checkpoint=self.checkpoint,
             engine=lane.engine.name,
             version="" if lane.refusal else lane.engine.version(),
             skipped=lane.refusal,

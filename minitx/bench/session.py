@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.bench.engine import ENGINES, USUAL, Engine, Setup, make_engine
-from minitx.bench.models import CONFIGS, SUMMARIES, empty_model, family_of, model_folder
+from minitx.bench.models import CONFIGS, SUMMARIES, digest_of, empty_model, family_of, model_folder
 from minitx.bench.models import USUAL as USUAL_MODELS
 from minitx.bench.results.row import Row, Run
 from minitx.bench.roofline import Meter, Peaks
@@ -21,6 +22,9 @@ from minitx.pictures.text import WIDTH
 from minitx.validation import ArgumentValueError, check_dtype, check_integer
 
 ALL = "all"
+SIZES = ("batch", "length", "new_tokens")
+MOST_TOKENS = 10_000_000  # of the inputs and outputs of a call, which are Python lists
+MOST_THREADS = 4  # for each core; thousands of threads end the process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,14 @@ class Session:
             if name not in WORKLOADS and name != ALL:
                 similar = get_close_matches(name, WORKLOADS, n=1)
                 hint = f"did you mean {similar[0]}?" if similar else f"{ALL} is all of them"
+                hint = f"{name} is an engine, which --engine names" if name in self.registry else hint
                 raise ArgumentValueError("workloads", name, f"one of {', '.join(WORKLOADS)}", hint)
         self.make_engines()
-        for parameter in ("batch", "length", "new_tokens", "rounds", "threads"):
+        for parameter in (*SIZES, "rounds", "threads"):
             if (value := getattr(self, parameter)) is not None:
                 check_integer(parameter, value, 1)
+        cores = os.cpu_count() or 1
+        check_integer("threads", self.threads, 1, MOST_THREADS * cores, f"this machine has {cores} cores")
         check_dtype("dtype", self.dtype)
 
     def make_engines(self) -> list[Engine]:
@@ -83,7 +90,8 @@ class Session:
         """Returns the model and the workload of each measurement, those of one model together.
 
         Raises:
-            ArgumentValueError: a named workload that does not suit the model.
+            ArgumentValueError: a size that no workload takes, or that no memory holds.
+            ValueError: a named workload that does not suit the model.
         """
         family = None if self.model is None else family_of(empty_model(self._folder(self.model)))
         names = [*WORKLOADS] if ALL in self.workloads else self.workloads
@@ -95,13 +103,26 @@ class Session:
         pairs = []
         for workload in named:
             if family is not None and family not in workload.families:
-                hint = f"{self.model} is of the family {family}"
-                raise ArgumentValueError("workloads", workload.name, "one for the model", hint)
+                needed = " or ".join(_with_article(name) for name in workload.families)
+                raise ValueError(f"{workload.name} needs {needed}; {self.model} is {_with_article(family)}")
             model = self.model or workload.model or USUAL_MODELS[workload.families[0]]
-            sizes = {"batch": self.batch, "length": self.length, "new_tokens": self.new_tokens}
-            pairs.append((model, workload.changed(**sizes)))
+            pairs.append((model, workload.changed(**{size: getattr(self, size) for size in SIZES})))
+        self._check_sizes([workload for _, workload in pairs])
         order = list(dict.fromkeys(model for model, _ in pairs))
         return sorted(pairs, key=lambda pair: order.index(pair[0]))
+
+    def _check_sizes(self, workloads: Sequence[Workload]) -> None:
+        """Checks that each size is taken by a workload, and that its tokens fit into memory."""
+        named = ", ".join(workload.name for workload in workloads)
+        given = [size for size in SIZES if getattr(self, size) is not None]
+        for size in given:
+            if workloads and not any(workload.takes(size) for workload in workloads):
+                raise ArgumentValueError(size, getattr(self, size), "left out", f"fixed in {named}")
+        for workload in workloads:
+            if given and (tokens := workload.batch * workload.positions) > MOST_TOKENS:
+                size = max(given, key=lambda size: int(getattr(self, size)))
+                hint = f"{workload.name} would have {tokens:,} tokens; the most are {MOST_TOKENS:,}"
+                raise ArgumentValueError(size, getattr(self, size), "smaller", hint)
 
     def steps(self) -> int:
         """Returns how often `run` reports progress."""
@@ -122,7 +143,8 @@ class Session:
             empty = empty_model(folder)
             setup = Setup(folder, family_of(empty), self.dtype, self.threads, self.device)
             name = folder.name if Path(model).is_dir() else model
-            runner = Runner(setup, name, empty, self._plan(meter))
+            checkpoint = digest_of(folder) if Path(model).is_dir() else ""
+            runner = Runner(setup, name, empty, self._plan(meter), checkpoint)
             try:
                 for _, workload in pairs:
                     rows = runner.measure(workload, self.make_engines(), step)
@@ -140,6 +162,10 @@ class Session:
 
     def _plan(self, meter: Meter | None) -> Plan:
         return Plan(rounds=self.rounds, memory=self.memory, meter=meter)
+
+
+def _with_article(family: str) -> str:
+    return f"{'an' if family[0] == 'e' else 'a'} {family}"
 
 
 def listed() -> tuple[dict[str, Any], str]:

@@ -25,7 +25,7 @@ class Workload:
 
     Attributes:
         name: as on the command line.
-        summary: one line on it.
+        template: one line on it, with the names of sizes in braces.
         call: method of `Engine`; "import" and "start" time a fresh process.
         families: kinds of models that it is for.
         batch: number of rows.
@@ -39,7 +39,7 @@ class Workload:
     """
 
     name: str
-    summary: str
+    template: str
     call: Call
     families: tuple[Family, ...]
     batch: int = 1
@@ -50,6 +50,11 @@ class Workload:
     num_beams: int = 1
     model: str | None = None
     quick: bool = False
+
+    @property
+    def summary(self) -> str:
+        """One line on the workload with its sizes."""
+        return self.template.format_map(vars(self))
 
     @property
     def unit(self) -> str:
@@ -114,17 +119,26 @@ class Workload:
     ) -> Workload:
         """Returns the workload with another batch, another length, or another number of new tokens.
 
-        Each leaves a workload alone that has none: one that generates nothing has no new tokens.
+        Each leaves a workload alone that does not take it: see `takes`.
         """
         changed = self
-        fixed = self.call in ("load", "import", "start")
-        if batch is not None and not fixed:
+        if batch is not None and self.takes("batch"):
             changed = replace(changed, batch=batch)
-        if length is not None and not fixed and self.call != "embed":
+        if length is not None and self.takes("length"):
             changed = replace(changed, length=length, shortest=min(self.shortest, length))
-        if new_tokens is not None and self.new_tokens > 1:
+        if new_tokens is not None and self.takes("new_tokens"):
             changed = replace(changed, new_tokens=new_tokens, fewest=min(self.fewest, new_tokens))
         return changed
+
+    def takes(self, size: str) -> bool:
+        """Returns whether a size can be changed: one that generates nothing has no new tokens.
+
+        Args:
+            size: "batch", "length" or "new_tokens".
+        """
+        if size == "new_tokens":
+            return self.new_tokens > 1
+        return self.call not in ("load", "import", "start", *("embed",) * (size == "length"))
 
 
 def _table(*workloads: Workload) -> Mapping[str, Workload]:
@@ -138,37 +152,85 @@ WORKLOADS: Mapping[str, Workload] = _table(
     Workload("import", "import in a fresh process, beyond torch's own", "import", _ALL),
     Workload("start", "fresh process, from its start to the first token", "start", _TEXT, new_tokens=1),
     Workload("load", "a checkpoint from its folder, to the first answer", "load", _ALL),
-    Workload("encode", "forward of 8 texts of 128 tokens", "encode", ("encoder",), 8, 128, quick=True),
     Workload(
-        "encode-mixed", "256 texts of 8 to 256 tokens, log-uniform", "encode", ("encoder",), 256, 256, 8
+        "encode", "forward of {batch} texts of {length} tokens", "encode", ("encoder",), 8, 128, quick=True
     ),
     Workload(
-        "embed", "64 sentences to vectors, with the tokenizer", "embed", ("encoder",), 64, model="minilm"
+        "encode-mixed",
+        "{batch} texts of {shortest} to {length} tokens, log-uniform",
+        "encode",
+        ("encoder",),
+        256,
+        256,
+        8,
+    ),
+    Workload(
+        "embed", "{batch} sentences to vectors, with the tokenizer", "embed", ("encoder",), 64, model="minilm"
     ),
     Workload(
         "classify",
-        "64 texts of 8 to 256 words, log-uniform, by a pipeline",
+        "{batch} texts of {shortest} to {length} words, log-uniform, by a pipeline",
         *("classify", ("encoder",), 64, 256, 8),
         model="bert-classifier",
     ),
-    Workload("prefill", "logits after a prompt of 512 tokens", "prefill", ("decoder",), 1, 512),
     Workload(
-        "first-token", "from a prompt of 512 tokens to a token", "generate", _TEXT, 1, 512, new_tokens=1
+        "prefill", "logits after a prompt of {length} tokens, batch {batch}", "prefill", ("decoder",), 1, 512
     ),
-    Workload("decode", "greedy, batch 1", "generate", _TEXT, 1, 32, new_tokens=64, quick=True),
-    Workload("decode-8", "greedy, batch 8", "generate", _TEXT, 8, 32, new_tokens=64),
-    Workload("decode-32", "greedy, batch 32", "generate", _TEXT, 32, 32, new_tokens=64),
     Workload(
-        "decode-deep", "greedy, batch 1, prompt of 512 tokens", "generate", _TEXT, 1, 512, new_tokens=64
+        "first-token",
+        "from a prompt of {length} tokens to a token, batch {batch}",
+        "generate",
+        _TEXT,
+        1,
+        512,
+        new_tokens=1,
     ),
-    Workload("decode-deep-8", "the same, batch 8", "generate", _TEXT, 8, 512, new_tokens=64),
+    Workload("decode", "greedy, batch {batch}", "generate", _TEXT, 1, 32, new_tokens=64, quick=True),
+    Workload("decode-8", "greedy, batch {batch}", "generate", _TEXT, 8, 32, new_tokens=64),
+    Workload("decode-32", "greedy, batch {batch}", "generate", _TEXT, 32, 32, new_tokens=64),
+    Workload(
+        "decode-deep",
+        "greedy, batch {batch}, prompt of {length} tokens",
+        "generate",
+        _TEXT,
+        1,
+        512,
+        new_tokens=64,
+    ),
+    Workload(
+        "decode-deep-8",
+        "greedy, batch {batch}, prompts of {length} tokens",
+        "generate",
+        _TEXT,
+        8,
+        512,
+        new_tokens=64,
+    ),
     Workload(
         "decode-mixed",
-        "64 prompts of 8 to 512 tokens, 16 to 256 new tokens each",
+        "{batch} prompts of {shortest} to {length} tokens, {fewest} to {new_tokens} new tokens each",
         *("generate", _TEXT, 64, 512, 8, 256, 16),
     ),
-    Workload("beams", "beams of 4, batch 1", "generate", _TEXT[::-1], 1, 32, new_tokens=64, num_beams=4),
-    Workload("beams-8", "beams of 4, batch 8", "generate", _TEXT[::-1], 8, 32, new_tokens=64, num_beams=4),
-    Workload("sample", "temperature, top-k and top-p, batch 8", "sample", _TEXT, 8, 32, new_tokens=64),
-    Workload("train", "step of AdamW, 8 texts of 128 tokens", "train_step", ("decoder",), 8, 128),
+    Workload(
+        "beams",
+        "beams of {num_beams}, batch {batch}",
+        "generate",
+        _TEXT[::-1],
+        1,
+        32,
+        new_tokens=64,
+        num_beams=4,
+    ),
+    Workload(
+        "beams-8",
+        "beams of {num_beams}, batch {batch}",
+        "generate",
+        _TEXT[::-1],
+        8,
+        32,
+        new_tokens=64,
+        num_beams=4,
+    ),
+    Workload("sample", "temperature, top-k and top-p, batch {batch}", "sample", _TEXT, 8, 32, new_tokens=64),
+    Workload("train", "step of AdamW, {batch} texts of {length} tokens", "train_step", ("decoder",), 8, 128),
 )

@@ -43,8 +43,8 @@ def _context(info_name: str, args: list[str], parent: Any = None, **extra: Any) 
     make_context=_context,
 )
 def bench(source: Source, workloads: tuple[str, ...], json: bool, **values: Any) -> int:
-    """Prints the speed of engines; returns 1 if the referee found a wrong answer."""
-    from minitx.bench.results.files import FORMATS, records, write
+    """Prints the speed of engines; returns 1 for a wrong answer, 2 for a file that cannot be written."""
+    from minitx.bench.results.files import FORMATS, records, write_all
     from minitx.bench.results.machine import machine
     from minitx.bench.results.row import Run
     from minitx.bench.session import Session, listed
@@ -58,7 +58,7 @@ def bench(source: Source, workloads: tuple[str, ...], json: bool, **values: Any)
     numbers = {name: values[name] for name in ("batch", "length", "new_tokens", "threads", "rounds")}
     session = Session(
         workloads=workloads,
-        engines=values["engines"],
+        engines=values["engines"] or (),
         model=source.name or None,
         dtype=source.dtype or "float32",
         device=source.device,
@@ -73,14 +73,15 @@ def bench(source: Source, workloads: tuple[str, ...], json: bool, **values: Any)
             for rows in session.run(run, lambda: progress(1)):
                 _show(run, rows, quiet=json)
     finally:  # what was measured is kept where the rest is interrupted
-        for path in paths if run.rows else ():
-            write(run, path)
+        failures = write_all(run, paths) if run.rows else {}
+        for path, error in failures.items():
+            note(f"error: {path} was not written: {error}")
         if json:
             for record in records(run) if run.rows else ():
                 emit(True, record, "", indent=None)
         elif run.rows:
-            _show_end(run, paths)
-    return int(any(row.verdict.get("kind") == "wrong" for row in run.rows))
+            _show_end(run, [path for path in paths if path not in failures])
+    return 2 if failures else int(any(row.verdict.get("kind") == "wrong" for row in run.rows))
 
 
 def _show(run: Any, rows: Any, *, quiet: bool) -> None:

@@ -22,7 +22,9 @@ MODEL_TYPES = ("bert", "gpt2", "llama", "t5")
 
 
 class CTranslate2(TextEngine):
-    """A model of CTranslate2 in float32, on the CPU with `intra_threads` of the setup and one worker.
+    """CTranslate2 in float32.
+
+    It runs on the CPU with `intra_threads` of the setup and one worker.
 
     What its guide to performance recommends: prompts are run at once (`include_prompt_in_result=False`),
     and rows of many lengths are sorted and run in batches, as `max_batch_size` does. There a row stops at its
@@ -148,7 +150,10 @@ class CTranslate2(TextEngine):
 
 
 class CTranslate2Int8(CTranslate2):
-    """The same with `quantization="int8"`: weights and the inputs of products are int8, the rest float32."""
+    """CTranslate2 with int8 weights.
+
+    `quantization="int8"`: the inputs of products are int8 too, the rest is float32.
+    """
 
     name: ClassVar[str] = "ctranslate2-int8"
     exact: ClassVar[bool] = False

@@ -45,7 +45,9 @@ class Row:
 
 
 class LlamaCpp(Engine):
-    """A model of llama.cpp with float32 weights and caches, on the CPU with `n_threads` of the setup.
+    """llama.cpp with float32 weights and caches.
+
+    It runs on the CPU with `n_threads` of the setup.
 
     Runs `llama_decode` on one batch of all rows, as its server does: each row has its own cache, and one that
     is finished makes room for the next (continuous batching, `SLOTS` rows at once where lengths differ).
@@ -183,9 +185,10 @@ class LlamaCpp(Engine):
 
 
 class LlamaCppQ8(LlamaCpp):
-    """The same with matrices in Q8_0: blocks of 32 int8 numbers, each block with a scale in float16.
+    """llama.cpp with int8 weights (Q8_0).
 
-    Caches and attention are its defaults: float16, flash attention where it decides so.
+    Matrices are blocks of 32 int8 numbers, each block with a scale in float16. Caches and
+    attention are its defaults: float16, flash attention where it decides so.
     """
 
     name: ClassVar[str] = "llama.cpp-q8"

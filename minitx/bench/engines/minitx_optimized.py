@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 
 import minitx
-from minitx.bench.engine import Rows, Setup
+from minitx.bench.engine import Rows, Setup, UnsuitableError
 from minitx.bench.engines.minitx_plain import Minitx
 from minitx.bench.torch_engine import NO_COMPILER, has_compiler
 from minitx.bench.workloads import Call, Workload
 from minitx.optimize import report
 from minitx.optimize.quantize import int4_weights, int8_weights
+from minitx.validation import ArgumentValueError
 
 TRIAL = 3  # new tokens of the generation that compiles: the first is the prompt's, the others are of steps
 
@@ -39,7 +40,10 @@ class MinitxOptimized(Minitx):
         """Loads the checkpoint and applies the passes, whose time is that of a compilation."""
         super().load(setup)
         start = time.perf_counter()
-        self.model = self.optimized(self.model)
+        try:
+            self.model = self.optimized(self.model)
+        except ArgumentValueError as error:
+            raise UnsuitableError(error.expected.removeprefix("left out: ")) from error
         self.compile_seconds = time.perf_counter() - start
 
     def make_pipeline(self) -> Any:
@@ -142,7 +146,10 @@ class MinitxCompiled(MinitxOptimized):
         if batch not in self.seen:
             self.seen.add(batch)
             start = time.perf_counter()
-            super()._run(rows, TRIAL if isinstance(new_tokens, int) else [TRIAL] * len(rows), strategy)
+            if isinstance(new_tokens, int):
+                super()._run(rows, TRIAL, strategy)
+            else:  # rows that end one after the other run alone in the end
+                super()._run(rows[:2], [TRIAL, 2 * TRIAL][: len(rows)], strategy)
             self.compile_seconds += time.perf_counter() - start
         return super()._run(rows, new_tokens, strategy)
 

@@ -23,7 +23,9 @@ INPUTS = ("input_ids", "attention_mask")
 
 
 class OnnxRuntime(TextEngine):
-    """An encoder in ONNX Runtime, with all optimisations of its graph and the setup's number of threads.
+    """ONNX Runtime, for encoders.
+
+    All optimisations of its graph are on, and it has the setup's number of threads.
 
     The model of transformers is exported by `torch.onnx.export` with any batch and any length, once, in
     `load`; its seconds count as compilation. Rows are sorted by length and padded in batches of 32. Its

@@ -14,7 +14,9 @@ from minitx.bench.workloads import Call, Family, Workload
 
 
 class SentenceTransformers(Engine):
-    """A model of sentence-transformers: `encode` sorts texts by length and pads batches of 32, its default.
+    """sentence-transformers with its defaults.
+
+    `encode` sorts texts by length and pads batches of 32.
 
     A folder without its files, such as a plain BERT, gets the mean of the tokens, as there.
     """

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class TransformersCompiled(Transformers):
-    """A compiled model of transformers.
+    """transformers with a static cache and torch.compile.
 
     Text is generated with `cache_implementation="static"` and transformers' own `CompileConfig`: it compiles
     the step of one token and runs the prompt uncompiled. An encoder's forward is compiled with

@@ -122,7 +122,7 @@ class Transformers(TorchEngine):
 
 
 class TransformersUnsorted(Transformers):
-    """transformers, with texts in batches as they come.
+    """transformers with its defaults, and texts batched in their order instead of by length.
 
     That is how a loop over a list runs them.
     """

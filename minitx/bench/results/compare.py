@@ -11,15 +11,15 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from minitx.bench.results.report import figure_text, groups, title_of
-from minitx.bench.results.row import Row, Run
+from minitx.bench.results.row import KEY, Row, Run
 from minitx.pictures.text import WIDTH
-from minitx.validation import ArgumentValueError
 
 Outcome = Literal["faster", "slower", "noise", "few rounds"]
 LIKELY, LEAST = 0.01, 0.03  # probability among equals; difference that matters
@@ -67,17 +67,26 @@ class Change:
     Attributes:
         before, after: the rows.
         old, new: their samples in seconds, or each as a multiple of the reference's of the same round.
+        reference: the engine whose multiples the samples are; "" where they are seconds.
     """
 
     before: Row
     after: Row
     old: Sequence[float]
     new: Sequence[float]
+    reference: str = ""
 
     @cached_property
     def ratio(self) -> float:
         """Times as fast as before, by the medians."""
         return statistics.median(self.old) / statistics.median(self.new)
+
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """The figures before and after; of samples that are multiples, the multiples of the speed."""
+        if not self.reference:
+            return self.before.figure, self.after.figure
+        return 1 / statistics.median(self.old), 1 / statistics.median(self.new)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -103,7 +112,8 @@ class Change:
         row = self.after
         names = ("workload", "model", "engine", "dtype", "device", "threads", "unit")
         values: dict[str, Any] = {name: getattr(row, name) for name in names}
-        values |= {"before": self.before.figure, "after": row.figure, "ratio": self.ratio}
+        values |= {"before": self.ends[0], "after": self.ends[1], "ratio": self.ratio}
+        values |= {"reference": self.reference} if self.reference else {}
         return values | {
             "low": self.interval[0],
             "high": self.interval[1],
@@ -121,22 +131,48 @@ def changes(before: Run, after: Run, *, relative: bool = False) -> list[Change]:
             whether the machine as a whole was faster; the reference itself is then left out.
 
     Raises:
-        ArgumentValueError: no row is in both.
+        ValueError: no row is in both, or with `relative` the reference alone is; the message has the nearest
+            rows' differences.
     """
     rows = {row.key: row for row in before.rows}
     shared = [(rows[row.key], row) for row in after.rows if row.key in rows]
-    shared = [(old, new) for old, new in shared if old.samples and new.samples]
+    shared = [(old, new) for old, new in shared if old.samples and new.samples and _same_model(old, new)]
     if not shared:
-        hint = "the workload, model, engine, dtype, device, threads and sizes of a row must be the same"
-        raise ArgumentValueError("after", "", "a result that has a row of the first", hint)
+        raise ValueError(f"no row was measured in both results: {_nearest(before, after)}.")
     if not relative:
         return [Change(old, new, old.samples, new.samples) for old, new in shared]
     pairs = [(old, new, _reference(before, old), _reference(after, new)) for old, new in shared]
-    return [
-        Change(old, new, _multiples(old, old_base), _multiples(new, new_base))
+    found = [
+        Change(old, new, _multiples(old, old_base), _multiples(new, new_base), new_base.engine)
         for old, new, old_base, new_base in pairs
         if old is not old_base and old_base.key == new_base.key
     ]
+    if not found:
+        names = dict.fromkeys(base.engine for pair in pairs for base in pair[2:])
+        engines = " and ".join(names)
+        hint = "measure another engine beside it" if len(names) == 1 else "these are two"
+        raise ValueError(f"no row can be compared relative to one reference, {engines}: {hint}.")
+    return found
+
+
+def _same_model(old: Row, new: Row) -> bool:
+    """Whether two rows may be of one checkpoint; folders of one name may hold two."""
+    return old.checkpoint == new.checkpoint or not (old.checkpoint and new.checkpoint)
+
+
+def _nearest(before: Run, after: Run) -> str:
+    """Returns what differs between the most similar rows of two results without a common one."""
+    pairs = [(old, new) for old in before.rows for new in after.rows]
+    if not pairs:
+        return "one of them has no rows"
+    names = (*KEY, "checkpoint")
+    old, new = min(pairs, key=lambda pair: sum(getattr(pair[0], n) != getattr(pair[1], n) for n in names))
+    differing = [n for n in names if getattr(old, n) != getattr(new, n)]
+    if not differing:
+        skipped = "before" if not old.samples else "after"
+        return f"{old.engine} has no samples {skipped} ({(old if skipped == 'before' else new).skipped})"
+    parts = (f"{name} ({getattr(old, name)} before, {getattr(new, name)} after)" for name in differing)
+    return f"the nearest rows differ in {', '.join(parts)}"
 
 
 def _reference(run: Run, row: Row) -> Row:
@@ -155,17 +191,25 @@ def table(found: Sequence[Change], before: Run, after: Run) -> str:
     if differing := _differences(before.machine, after.machine):
         lines.append(f"The machines differ in {differing}.")
     for rows in groups(change.after for change in found):
-        lines += ["", title_of(rows[0])[: WIDTH - 1]]
+        group = [change for change in found if any(change.after is row for row in rows)]
+        lines += ["", *textwrap.wrap(title_of(rows[0]), WIDTH - 1, subsequent_indent="  ")]
+        if reference := group[0].reference:
+            lines.append(f"  before and after: speed in multiples of that of {reference}")
         lines.append(f"  {'engine':<22}{'before':>9}{'after':>9}{'ratio':>8}{'95 % interval':>17}  outcome")
-        for change in found:
-            if any(change.after is row for row in rows):
-                low, high = change.interval
-                ends = figure_text(change.before.figure), figure_text(change.after.figure)
-                figures = f"{ends[0]:>9}{ends[1]:>9}{change.ratio:>7.2f}x"
-                lines.append(
-                    f"  {change.after.engine:<22}{figures}{f'{low:.2f} to {high:.2f}':>17}  {change.outcome}"
-                )
+        for change in group:
+            ends = [figure_text(end) + "x" * bool(reference) for end in change.ends]
+            figures = f"{ends[0]:>9}{ends[1]:>9}{change.ratio:>7.2f}x"
+            interval = "{:.2f} to {:.2f}".format(*change.interval)
+            lines.append(f"  {change.after.engine:<22}{figures}{interval:>17}  {change.outcome}")
+        if _reference_changed(group, after):
+            lines.append("  The reference changed too, as where the machine was busy: use --relative.")
     return "\n".join(lines)
+
+
+def _reference_changed(group: Sequence[Change], after: Run) -> bool:
+    """Whether the reference of a workload, beside which there are other engines, is faster or slower."""
+    references = (c for c in group if not c.reference and c.after is _reference(after, c.after))
+    return len(group) > 1 and any(change.outcome in ("faster", "slower") for change in references)
 
 
 def _origin(run: Run) -> str:

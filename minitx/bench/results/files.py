@@ -1,10 +1,11 @@
-"""Files of results: JSON lines, Markdown and CSV; JSON lines can be read again."""
+"""Files of results: JSON, JSON lines, Markdown and CSV; both kinds of JSON can be read again."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def json_lines(run: Run) -> str:
     return "".join(f"{json.dumps(record, allow_nan=False)}\n" for record in records(run))
 
 
+def json_array(run: Run) -> str:
+    """Returns a run as one JSON array: the records of `json_lines`."""
+    return f"{json.dumps(records(run), allow_nan=False, indent=1)}\n"
+
+
 def comma_separated(run: Run) -> str:
     """Returns the rows as CSV with a header, a column for the verdict, and the peak memory in bytes."""
     text = io.StringIO()
@@ -62,34 +68,77 @@ def write(run: Run, path: Path) -> None:
     if kind in (".png", ".svg"):
         draw(run, path)
         return
-    writers = {".md": markdown, ".csv": comma_separated}
+    writers = {".md": markdown, ".csv": comma_separated, ".json": json_array}
     text = writers.get(kind, json_lines)(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_all(run: Run, paths: Iterable[Path]) -> dict[Path, Exception]:
+    """Writes a run into several files; returns the errors of those that could not be written."""
+    failures: dict[Path, Exception] = {}
+    for path in paths:
+        try:
+            write(run, path)
+        except (ImportError, OSError, ValueError) as error:
+            failures[path] = error
+    return failures
+
+
 def read(path: str | Path) -> Run:
-    """Reads a run that `write` wrote as JSON lines.
+    """Reads a run that `write` wrote as JSON lines, or as a JSON array.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file; the message names it and the line.
+        ValueError: not such a file; the message names it, the line and the value.
     """
     run = None
-    lines = Path(path).read_text("utf-8").splitlines()
-    for number, line in enumerate(filter(str.strip, lines), start=1):
+    for place, record in _parsed(Path(path)):
         try:
-            record = json.loads(line)
             kind = record["kind"]
             if kind == "run":
-                run = Run(record["machine"], peaks=record["peaks"])
+                run = _run_of(record)
             elif kind == "row" and run is not None:
                 run.rows.append(Row.from_json(record))
             else:
                 raise ValueError("a row before the machine" if kind == "row" else f"kind {kind!r}")
         except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path}: line {number} is no result of minitx bench ({reason})") from None
+            raise _damaged(path, place, error) from None
     if run is None:
         raise ValueError(f"{path} holds no results of minitx bench.")
     return run
+
+
+def _parsed(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yields the records of a file, each with its place."""
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise _damaged(path, f"line {line}", error) from None
+    if path.suffix.lower() == ".json" and text.lstrip()[:1] == "[":
+        try:
+            records = json.loads(text)
+        except ValueError as error:
+            raise _damaged(path, "the array", error) from None
+        yield from ((f"record {number}", record) for number, record in enumerate(records, start=1))
+        return
+    for number, part in enumerate(text.split("\n"), start=1):
+        if part.strip():
+            try:
+                record = json.loads(part)
+            except ValueError as error:
+                raise _damaged(path, f"line {number}", error) from None
+            yield f"line {number}", record
+
+
+def _run_of(record: dict[str, Any]) -> Run:
+    for name in ("machine", "peaks"):
+        if not isinstance(record[name], dict):
+            raise ValueError(f"{name} is {record[name]!r}")
+    return Run(record["machine"], peaks=record["peaks"])
+
+
+def _damaged(path: str | Path, place: str, error: Exception) -> ValueError:
+    reason = f"{type(error).__name__}: {error}"
+    return ValueError(f"{path}: {place} is no result of minitx bench ({reason})")

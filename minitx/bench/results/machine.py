@@ -34,6 +34,7 @@ def machine(threads: int, device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "flags": [flag for flag in FLAGS if flag in (cpu.get("flags") or cpu.get("Features") or "").split()],
         "governor": _text(_GOVERNOR),
+        "load": load_average(),
         "threads": threads,
         "device": _device(device),
         "system": platform.system(),
@@ -44,6 +45,14 @@ def machine(threads: int, device: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def load_average() -> float | None:
+    """Returns how many processes ran or waited for a core in the last minute; None where it is not known."""
+    try:
+        return round(os.getloadavg()[0], 1)
+    except (AttributeError, OSError):
+        return None
 
 
 def commit() -> str | None:

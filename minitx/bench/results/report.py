@@ -14,8 +14,9 @@ DISTANT = 1e-3  # distance of logits that is shown beside the same tokens
 BAR = 6  # characters of the longest bar
 _INDENT = " " * 6
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-_HEADER = ("spread", "ratio", "bound", "memory")
-_WIDTHS = (9, 7, 7, 6, 9)  # of the figure and the columns of the header
+BUSY = 0.05  # spread beyond which more rounds are asked for
+_FIGURE = 9  # characters of the figure
+_COLUMNS = {"spread": 7, "ratio": 7, "bound": 6, "memory": 9}  # characters; one without a number is left out
 
 
 def figure_text(value: float | None) -> str:
@@ -77,13 +78,18 @@ def _threads(number: int) -> str:
 
 def machine_lines(machine: dict[str, Any]) -> list[str]:
     """Returns the machine in a few lines."""
+    return [line for text in machine_texts(machine) for line in textwrap.wrap(text, WIDTH - 1)]
+
+
+def machine_texts(machine: dict[str, Any]) -> tuple[str, str, str]:
+    """Returns the processor with its use, its flags, and the versions."""
     cpu = f"{machine['processor']}, {machine['cores']} cores, {_threads(machine['threads'])}"
     cpu += f", {machine['device']}" * (machine["device"] != "cpu")
     cpu += f", governor {machine['governor']}" if "governor" in machine else ""
+    cpu += f", load average {machine['load']:.1f}" if "load" in machine else ""
     commit = f" ({machine['commit']})" if "commit" in machine else ""
     versions = f"Python {machine['python']}, torch {machine['torch']}, minitx {machine['minitx']}{commit}"
-    flags = " ".join(machine["flags"])
-    return [line for text in (cpu, flags, versions) for line in textwrap.wrap(text, WIDTH - 1)]
+    return cpu, " ".join(machine["flags"]), versions
 
 
 def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> str:
@@ -94,7 +100,9 @@ def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> st
         colored: colours a text by the kind of its verdict.
     """
     lines = textwrap.wrap(title_of(rows[0]), WIDTH - 1, subsequent_indent="  ")
-    lines.append(f"  {'':<22}{'':<{BAR}}{_aligned((rows[0].unit, *_HEADER))}  answer")
+    columns = [name for name in _COLUMNS if any(_cell(row, name) for row in rows)]
+    header = "".join(f"{name:>{_COLUMNS[name]}}" for name in columns)
+    lines.append(f"  {'':<22}{'':<{BAR}}{rows[0].unit:>{_FIGURE}}{header}  answer")
     best = max((row.figure for row in rows if row.figure is not None), default=1.0)
     for row in rows:
         if row.skipped:
@@ -103,33 +111,36 @@ def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> st
             continue
         kind = str(row.verdict.get("kind", ""))
         answer = {"wrong": "WRONG", "not compared": "-"}.get(kind, kind)
-        lines.append(f"  {row.engine:<22}{_cells_of(row, best)}  {colored(answer, kind)}")
+        lines.append(f"  {row.engine:<22}{_cells_of(row, best, columns)}  {colored(answer, kind)}")
         far = row.verdict.get("distance", 0.0) > DISTANT
         if kind not in ("reference", "same", "not compared") or far:
             found = "; ".join(details(row))
             lines += textwrap.wrap(found, WIDTH - 1, initial_indent=_INDENT, subsequent_indent=_INDENT)
         if row.compile_seconds >= 0.1:
             lines.append(f"{_INDENT}compiled in {row.compile_seconds:.1f} s, which the figure leaves out")
+    if any((spread_of(row) or 0.0) > BUSY for row in rows):
+        lines.append(f"  spread above {100 * BUSY:.0f} %: the machine was busy; take more --rounds")
     return "\n".join(lines)
 
 
-def _cells_of(row: Row, best: float) -> str:
+def _cells_of(row: Row, best: float, columns: Sequence[str]) -> str:
     """Returns the bar and the numbers of a row; blanks where it has none."""
+    share = "" if row.figure is None else bar(row.figure / best)
+    cells = (f"{_cell(row, name):>{_COLUMNS[name]}}" for name in columns)
+    return f"{share:<{BAR}}{figure_text(row.figure):>{_FIGURE}}{''.join(cells)}"
+
+
+def _cell(row: Row, column: str) -> str:
+    """Returns the text of a row in a column; "" where it has none."""
     if row.figure is None:
-        return " " * (BAR + sum(_WIDTHS))
-    spread, peak = spread_of(row), row.memory.get("peak")
-    cells = (
-        figure_text(row.figure),
-        "" if spread is None else f"±{spread:.0%}",
-        "" if row.ratio is None else f"{row.ratio:.2f}x",
-        "" if row.share is None else f"{row.share:.0%}",
-        "" if peak is None else human(peak),
-    )
-    return f"{bar(row.figure / best):<{BAR}}{_aligned(cells)}"
-
-
-def _aligned(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
+        return ""
+    if column == "memory":
+        peak = row.memory.get("peak")
+        return "" if peak is None else human(peak)
+    if column == "ratio":
+        return "" if row.ratio is None else f"{row.ratio:.2f}x"
+    value = spread_of(row) if column == "spread" else row.share
+    return "" if value is None else f"±{value:.0%}" if column == "spread" else f"{value:.0%}"
 
 
 def bar(share: float) -> str:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 KEY = ("workload", "model", "engine", "dtype", "device", "threads", "batch", "length", "new_tokens")
+
+_KINDS: dict[str, Any] = {  # of values in a file, by the annotation of the attribute
+    "str": str,
+    "int": int,
+    "float": int | float,
+    "float | None": int | float | None,
+    "Sequence[float]": list,
+    "Mapping[str, Any]": dict,
+    "Mapping[str, int]": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +28,7 @@ class Row:
         workload, summary, unit: of the workload.
         batch, length, new_tokens, num_beams: its sizes; lengths are the largest.
         model: name of the checkpoint.
+        checkpoint: digest of a folder's config and sizes, by which folders of one name differ; "" for others.
         engine: name of the engine.
         version: of its library.
         dtype, device, threads: of the setup.
@@ -48,6 +60,7 @@ class Row:
     threads: int
     skipped: str = ""
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
     samples: Sequence[float] = ()
     calls: int = 1
     figure: float | None = None
@@ -70,8 +83,24 @@ class Row:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Row:
-        """Returns the row of a record; names of later versions are left out."""
-        return cls(**{f.name: record[f.name] for f in fields(cls) if f.name in record})
+        """Returns the row of a record; names of later versions are left out.
+
+        Raises:
+            TypeError: a value is missing.
+            ValueError: a value is not of its kind, or a sample not a time; the message has its name.
+        """
+        values = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        for f in fields(cls):
+            value = values.get(f.name, f.default)
+            if f.name in values and (not isinstance(value, _KINDS[str(f.type)]) or isinstance(value, bool)):
+                raise ValueError(f"{f.name} is {value!r}")
+        for name in ("figure", "low", "high", "ratio", "bound", "share", "compile_seconds"):
+            if not math.isfinite(values.get(name) or 0.0):
+                raise ValueError(f"{name} is {values[name]!r}")
+        for sample in values.get("samples", ()):
+            if not isinstance(sample, int | float) or isinstance(sample, bool) or not 0 < sample < math.inf:
+                raise ValueError(f"samples have {sample!r}, which is no time")
+        return cls(**values)
 
 
 @dataclass

@@ -72,6 +72,26 @@ def test_what_was_measured_is_kept_where_the_rest_is_interrupted(
     assert [row.workload for row in read(path).rows] == ["decode"]
 
 
+def test_the_other_files_are_written_where_one_cannot_be(
+    run: Run,  # noqa: F811
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(run: object, path: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("minitx.bench.results.files.draw", refused)
+    picture, lines = tmp_path / "a.png", tmp_path / "a.jsonl"
+    words = ("bench", "decode", "--model", folder, "--engine", "fake,slow")
+    code, out, err = run(*words, *QUICK, "-o", picture, "-o", lines)
+    assert code == 2
+    assert "decode: greedy" in out
+    assert f"error: {picture} was not written: no space left" in err
+    assert err.count("written: ") == 2
+    assert [row.engine for row in read(lines).rows] == ["fake", "slow"]
+
+
 def test_list(run: Run) -> None:  # noqa: F811
     code, out, _ = run("bench", "--list")
     assert code == 0
@@ -84,7 +104,9 @@ def test_mistakes_are_named(run: Run, folder: Path, tmp_path: Path) -> None:  # 
     assert "did you mean decode?" in fails(run, "bench", "decod")
     assert "did you mean minitx?" in fails(run, "bench", "--engine", "minitxx")
     assert "did you mean minitx/tiny-decoder?" in fails(run, "bench", "--model", "minitx/tiny-decoderr")
-    assert "is of the family decoder" in fails(run, "bench", "encode", "--model", folder)
+    assert "encode needs an encoder" in fails(run, "bench", "encode", "--model", folder)
+    assert "--new-tokens 3 must be left out" in fails(run, "bench", "embed", "--new-tokens", 3)
+    assert "an engine, which --engine names" in fails(run, "bench", "--engine", "fake", "minitx")
     assert ".png" in fails(run, "bench", "--output", tmp_path / "a.txt")
 
 

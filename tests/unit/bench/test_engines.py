@@ -239,6 +239,11 @@ def test_steps_of_minitx_are_compiled_before_the_first_answer(
     assert len(batches) == 2 + 7 + 7
     engine.generate(rows[:1], 8, beams)
     assert engine.compile_seconds > after
+    if beams == 1:
+        batches.clear()
+        mixed = engine.generate(rows_of((6, 6, 6)), [2, 3, 9])
+        assert list(map(len, mixed)) == [2, 3, 9]
+        assert batches[:5] == [2, 2, 1, 1, 1]  # of the trial, which compiles for several rows and for one
     engine.close()
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.bench.results import compare
+from minitx.bench.engine import ENGINES
+from minitx.bench.results import compare, plot
 from minitx.bench.results.files import comma_separated, json_lines, read, write
 from minitx.bench.results.machine import machine
-from minitx.bench.results.report import bar, markdown, table, verdict_text
+from minitx.bench.results.plot import color_of
+from minitx.bench.results.report import bar, machine_texts, markdown, table, verdict_text
 from minitx.bench.results.row import Row, Run
-from minitx.validation import ArgumentError
 
 ROW = Row(
     workload="decode",
@@ -85,6 +87,13 @@ def test_results_can_be_read_again(result: Run, tmp_path: Path) -> None:
     assert json_lines(again) == json_lines(result)
 
 
+HEAD = '{"kind": "run", "machine": {}, "peaks": {}}'
+
+
+def damaged(**values: Any) -> str:
+    return json.dumps({"kind": "row", **ROW.to_json(), **values})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -94,6 +103,14 @@ def test_results_can_be_read_again(result: Run, tmp_path: Path) -> None:
         ('{"kind": "run", "machine": {}, "peaks": {}}\n{"kind": "row", "workload": "x"}', "line 2"),
         ('{"kind": "other"}', "kind 'other'"),
         ("[1]", "line 1"),
+        (f"{HEAD}\n{damaged(samples=-1)}", "line 2 .* samples is -1"),
+        (f"{HEAD}\n{damaged(samples='x')}", "line 2 .* samples is 'x'"),
+        (f"{HEAD}\n{damaged(samples=[1, None])}", "line 2 .* samples have None"),
+        (f"{HEAD}\n{damaged(samples=[0.0])}", "line 2 .* samples have 0.0"),
+        (f"{HEAD}\n{damaged(figure='x')}", "line 2 .* figure is 'x'"),
+        (f"{HEAD}\n{damaged(workload=[])}", r"line 2 .* workload is \[\]"),
+        (f"{HEAD}\n{damaged(batch=True)}", "line 2 .* batch is True"),
+        ('{"kind": "run", "machine": null, "peaks": {}}', "line 1 .* machine is None"),
     ],
 )
 def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -102,6 +119,24 @@ def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=message) as caught:
         read(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"{}\n\xff")
+    with pytest.raises(ValueError, match=r"a\.jsonl: line 2 is no result"):
+        read(path)
+
+
+def test_json_is_one_array_that_can_be_read_again(result: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write(result, path)
+    first, *rows = json.loads(path.read_text())
+    assert (first["kind"], len(rows)) == ("run", len(result.rows))
+    assert json_lines(read(path)) == json_lines(result)
+    path.write_text(json.dumps([first, 1]))
+    with pytest.raises(ValueError, match=r"a\.json: record 2 is no result"):
+        read(path)
 
 
 def test_the_machine_has_what_a_comparison_needs(result: Run) -> None:
@@ -125,6 +160,23 @@ def test_text_fits_a_terminal_and_shows_no_wrong_speed(result: Run) -> None:
     ):
         assert part in text, part
     assert "no such" not in verdict_text(ROW)
+
+
+def test_columns_without_a_number_are_left_out(result: Run) -> None:
+    header = table(result.rows).splitlines()[1].split()
+    assert header == ["tokens/s", "spread", "ratio", "bound", "memory", "answer"]
+    rows = [replace(row, share=None, memory={}) for row in result.rows]
+    assert table(rows).splitlines()[1].split() == ["tokens/s", "spread", "ratio", "answer"]
+
+
+def test_a_wide_spread_asks_for_more_rounds() -> None:
+    assert "take more --rounds" not in table([ROW])
+    text = table([ROW, replace(ROW, engine="minitx", low=18.0)])
+    assert text.endswith("spread above 5 %: the machine was busy; take more --rounds")
+
+
+def test_the_heading_has_the_load_of_the_machine(result: Run) -> None:
+    assert "load average 7.5" in machine_texts({**result.machine, "load": 7.5})[0]
 
 
 def test_markdown_and_csv_have_every_row(result: Run) -> None:
@@ -151,6 +203,27 @@ def test_pictures(result: Run, tmp_path: Path) -> None:
     assert svg.count("<svg") == 1
     with pytest.raises(ValueError, match="nothing to draw"):
         write(Run(result.machine, [OTHERS[3]]), tmp_path / "b.png")
+
+
+def test_an_engine_has_one_colour() -> None:
+    colors = {engine: color_of(engine) for engine in ENGINES}
+    assert len({*colors.values()}) == len(ENGINES)
+    assert color_of("another") == color_of("another")
+
+
+def test_the_heading_of_a_picture_fits_and_names_what_is_drawn(result: Run, tmp_path: Path) -> None:
+    """One panel is narrow; a bound far beyond the bars is not drawn."""
+    machine = {**result.machine, "processor": "a processor with a long name " * 3}
+    for bound, drawn in ((42.0, True), (4200.0, False), (None, False)):
+        path = tmp_path / "a.svg"
+        write(Run(machine, [replace(ROW, bound=bound)]), path)
+        assert ("dashed" in "".join(re.findall("<!-- (.*) -->", path.read_text()))) == drawn
+    figures: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
+        write(Run(machine, [ROW]), tmp_path / "b.png")
+    for text in figures[0].texts:
+        assert text.get_window_extent().x1 <= figures[0].bbox.x1
 
 
 # --- comparison ------------------------------------------------------------------------------------
@@ -216,9 +289,40 @@ def test_ratios_to_the_reference_leave_out_a_slower_machine() -> None:
     assert [c.outcome for c in compare.changes(before, after)] == ["slower", "slower"]
     (relative,) = compare.changes(before, after, relative=True)
     assert (relative.after.engine, relative.outcome) == ("minitx", "noise")
-    assert "differ in torch" in compare.table([relative], before, after)
+    text = compare.table([relative], before, after)
+    assert "differ in torch" in text
+    assert "speed in multiples of that of transformers" in text
+    assert [float(x.rstrip("x")) for x in text.splitlines()[-1].split()[1:4]] == pytest.approx(
+        [2.0, 2.0, 1.0], rel=0.05
+    )
+    assert relative.to_json()["before"] == pytest.approx(2.0, rel=0.05)
+    hint = "The reference changed too"
+    absolute = compare.changes(before, after)
+    assert hint in compare.table(absolute, before, after)
+    assert hint not in text
+    assert hint not in compare.table(compare.changes(before, before), before, before)
 
 
-def test_results_without_a_common_row_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="must be the same"):
-        compare.changes(run_of(ROW), run_of(replace(ROW, threads=4)))
+def test_a_long_heading_is_wrapped() -> None:
+    run = run_of(replace(ROW, model="a-model-with-a-long-name " * 4))
+    text = compare.table(compare.changes(run, run), run, run)
+    assert text.count("a-model-with-a-long-name") == 4
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (replace(ROW, threads=4), r"the nearest rows differ in threads \(2 before, 4 after\)"),
+        (replace(ROW, checkpoint="b"), r"the nearest rows differ in checkpoint \(a before, b after\)"),
+        (replace(ROW, checkpoint="a", samples=(), skipped="none"), "no samples after"),
+    ],
+)
+def test_results_without_a_common_row_are_refused(other: Row, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare.changes(run_of(replace(ROW, checkpoint="a")), run_of(other))
+
+
+def test_a_reference_alone_has_nothing_relative() -> None:
+    with pytest.raises(ValueError, match="relative to one reference, transformers: measure another engine"):
+        compare.changes(run_of(ROW), run_of(ROW), relative=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 import minitx
 from minitx.bench.alone import import_seconds, memory_of, place_of, start_seconds
 from minitx.bench.calls import timed
-from minitx.bench.engine import ENGINES, Rows, Setup, make_engine
+from minitx.bench.engine import ENGINES, Rows, Setup, UnsuitableError, make_engine
 from minitx.bench.models import CONFIGS, empty_model, family_of, model_folder
 from minitx.bench.process import measure as measure_process
 from minitx.bench.results.row import Row, Run
@@ -25,6 +25,7 @@ from minitx.bench.roofline import Meter, Peaks, work_of
 from minitx.bench.runner import Plan, Runner, figures, in_turn
 from minitx.bench.session import Session, listed
 from minitx.bench.workloads import WORKLOADS, Workload
+from minitx.optimize import auto
 from minitx.validation import ArgumentError
 from tests.unit.bench.fakes import LOG, REGISTRY, Fake
 
@@ -179,6 +180,8 @@ def test_options_change_workloads() -> None:
     assert (changed.batch, changed.new_tokens, changed.amount()) == (3, 5, 15)
     assert WORKLOADS["first-token"].changed(new_tokens=5).new_tokens == 1
     assert WORKLOADS["encode"].changed(new_tokens=5) == WORKLOADS["encode"]
+    assert WORKLOADS["decode"].changed(batch=4).summary == "greedy, batch 4"
+    assert WORKLOADS["embed"].changed(batch=4).summary.startswith("4 sentences")
 
 
 # --- roofline --------------------------------------------------------------------------------------
@@ -240,13 +243,21 @@ def test_a_session_checks_its_arguments(folder: Path) -> None:
     for options, message in (
         ({"workloads": ["decod"]}, "did you mean decode?"),
         ({"engines": ["minitxx"]}, "did you mean minitx?"),
+        ({"workloads": ["minitx"]}, "is an engine, which --engine names"),
         ({"rounds": 0}, "rounds"),
+        ({"threads": 20_000}, "this machine has"),
         ({"dtype": "int8"}, "dtype"),
     ):
         with pytest.raises(ArgumentError, match=message.replace("?", r"\?")):
             Session(**options).check()
-    with pytest.raises(ArgumentError, match="family decoder"):
+    with pytest.raises(ValueError, match=r"encode needs an encoder; .* is a decoder"):
         Session(workloads=["encode"], model=str(folder)).chosen()
+    with pytest.raises(ArgumentError, match="new_tokens=3 must be left out; fixed in embed"):
+        Session(workloads=["embed"], new_tokens=3).chosen()
+    with pytest.raises(ArgumentError, match=r"batch=99999999999 must be smaller; decode would have 9,599,"):
+        Session(workloads=["decode"], batch=99_999_999_999).chosen()
+    with pytest.raises(ArgumentError, match=r"minitx convert t\.gguf FOLDER"):
+        Session(workloads=["decode"], model="t.gguf").chosen()
     assert {w.name for _, w in Session(model=str(folder)).chosen()} == {"decode"}
     every = {w.name for _, w in Session(model=str(folder), workloads=["all"]).chosen()}
     assert {"decode", "train", "beams"} <= every
@@ -279,6 +290,20 @@ def test_texts_have_a_model_with_a_tokenizer(tmp_path: Path, monkeypatch: pytest
     assert {answer["label"] for answer in answers} == {"negative", "neutral", "positive"}
 
 
+def test_folders_of_one_name_have_digests(tmp_path: Path) -> None:
+    """The same for the same model, whatever its weights."""
+    digests = []
+    for number, layers in enumerate((2, 2, 3)):
+        place = tmp_path / str(number) / "my-model"
+        minitx.save(minitx.from_config({**CONFIG, "n_layer": layers}, seed=number).eval(), place)
+        run, options = Run({}), {"memory": False, "roofline": False, "registry": REGISTRY, "threads": 1}
+        session = Session(workloads=["decode"], engines=["fake"], model=str(place), rounds=1, **options)
+        (rows,) = session.run(run)
+        assert rows[0].model == "my-model"
+        digests.append(rows[0].checkpoint)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_random_models_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minitx.bench.models.CONFIGS", {"gpt2": CONFIG})
     folder = model_folder("gpt2", cache=tmp_path)
@@ -295,6 +320,8 @@ def test_the_list_has_every_engine_and_fits_a_terminal() -> None:
     assert set(content["engines"]) == set(ENGINES)
     assert set(content["workloads"]) == set(WORKLOADS)
     assert max(map(len, text.splitlines())) <= 80
+    starts = [summary.split()[0].lower() for summary in content["engines"].values()]
+    assert not {"a", "an", "the"} & {*starts}
 
 
 # --- fresh processes -------------------------------------------------------------------------------
@@ -347,10 +374,18 @@ def test_optimized_engines_name_their_passes(name: str) -> None:
     assert engine.version() == f"minitx {minitx.__version__}"
     try:
         engine.load(setup)
-    except ArgumentError as refused:
+    except UnsuitableError as refused:
         if name == "minitx-optimized" or "processor" not in str(refused):
             raise
         return
     assert "fuse_projections" in engine.version()
     assert engine.compile_seconds > 0
     assert len(engine.generate([[1, 2, 3]], 4)[0]) == 4
+
+
+def test_a_pass_that_does_not_pay_is_a_reason(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "bfloat16_is_faster", lambda: False)
+    monkeypatch.setattr(auto, "has_weights_to_pack", lambda *_: True)
+    engines = [REGISTRY["fake"](), make_engine("minitx-bfloat16")]
+    _, row = runner.measure(DECODE, engines)
+    assert row.skipped == "products in bfloat16 are not faster on this processor"
