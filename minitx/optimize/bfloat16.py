@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.optimize.classes import Module
+from minitx.optimize.classes import Module, change_classes
 from minitx.optimize.linear import CLEARLY, FastLinear, measure
-from minitx.optimize.packed import Packed, PackedLinear, change_and_pack, drop_copies, has_packed, product
+from minitx.optimize.packed import Packed, PackedLinear, change_and_pack, has_packed, product
 from minitx.validation import ArgumentValueError, check_type
 
 _MEASURING = Lock()
@@ -105,7 +105,7 @@ def undo_bfloat16_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return drop_copies(model, {Bfloat16Linear: FastLinear})
+    return change_classes(model, {Bfloat16Linear: FastLinear}.get)
 
 
 def bfloat16_is_faster() -> bool:

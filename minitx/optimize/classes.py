@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from weakref import ref
 
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from minitx.validation import check_type
 
@@ -20,6 +21,14 @@ class InPlaceOf:
     def _get_name(self) -> str:
         order = type(self).__mro__
         return order[order.index(InPlaceOf) + 1].__name__
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Returns what a copy is made from; pickle finds no class of `mix_in` by its name."""
+        reduced: Any = super().__reduce_ex__(max(2, protocol))
+        mixins, kind = _parts_of(type(self))
+        if mixins and reduced[1] == (type(self),):
+            return _new, (mixins, kind), *reduced[2:]
+        return reduced
 
 
 class HidesModules(InPlaceOf):
@@ -43,6 +52,14 @@ class TracksWeight(InPlaceOf):
 
     def weight_moved(self) -> None:
         """Notes that a current weight lies in other memory now, with the same values."""
+        raise NotImplementedError
+
+    def change_former_class(self, choose: Callable[[Any], type[nn.Module] | None]) -> None:
+        """Changes the class that the projection gets back when its pass is undone.
+
+        Args:
+            choose: returns the new class for a class; None: it stays.
+        """
         raise NotImplementedError
 
 
@@ -114,6 +131,9 @@ def working_modules(model: nn.Module) -> Iterator[nn.Module]:
 def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None]) -> Module:
     """Changes the classes of a model's modules in place, of hidden ones too. Returns the model.
 
+    In a module with mixins, the class that they were put in front of is changed; of a quantised projection,
+    the class that it gets back. A packed copy of a weight, which was made for another class, is dropped.
+
     Args:
         model: any module.
         choose: returns the new class for a class; None: it stays.
@@ -123,19 +143,34 @@ def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None
     """
     check_type("model", model, nn.Module, "a module")
     for module in all_modules(model):
-        if chosen := choose(type(module)):
-            module.__class__ = chosen
+        if isinstance(module, TracksWeight):
+            module.change_former_class(choose)
+            continue
+        mixins, kind = _parts_of(type(module))
+        if chosen := choose(kind):
+            set_class(module, _with(mixins, chosen))
     return model
 
 
+def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Changes a class in place; the module then loses its packed copy, which was made for the other one."""
+    if type(module) is not kind:
+        vars(module).pop("_packed", None)
+        module.__class__ = kind
+
+
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of a module, or its backward, runs hooks that are registered on it."""
+    """Whether a call of a module, or its backward, runs hooks, its own or those of all modules."""
     own = module.__dict__  # faster than attributes, and every fused projection asks at every step
     return bool(
         own["_forward_hooks"]
         or own["_forward_pre_hooks"]
         or own["_backward_hooks"]
         or own["_backward_pre_hooks"]
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
     )
 
 
@@ -154,16 +189,32 @@ def mix_in(module: nn.Module, mixin: Any) -> None:
 def take_out(module: nn.Module, mixin: type[InPlaceOf]) -> None:
     """Undoes `mix_in` in place, whichever mixins came after it; does nothing if the mixin is not there."""
     if isinstance(module, mixin):
-        module.__class__ = _without(mixin, type(module))
+        mixins, kind = _parts_of(type(module))
+        module.__class__ = _with(tuple(each for each in mixins if each is not mixin), kind)
 
 
 @cache
 def _mixed(mixin: Any, kind: Any) -> Any:
     """Returns a class with a mixin in front of it."""
-    return type(f"{mixin.__name__.strip('_')}{kind.__name__}", (mixin, kind), {})
+    return type(f"{mixin.__name__.strip('_')}{kind.__name__}", (mixin, kind), {"_mixed_from": (mixin, kind)})
 
 
-def _without(mixin: Any, kind: Any) -> Any:
-    """Returns a class of `_mixed` without one of its mixins."""
-    first, rest = kind.__bases__
-    return rest if first is mixin else _mixed(first, _without(mixin, rest))
+def _parts_of(kind: Any) -> tuple[tuple[Any, ...], Any]:
+    """Returns the mixins of a class, the first one first, and the class that they were put in front of."""
+    mixins = []
+    while made := vars(kind).get("_mixed_from"):
+        mixins.append(made[0])
+        kind = made[1]
+    return tuple(mixins), kind
+
+
+def _with(mixins: tuple[Any, ...], kind: Any) -> Any:
+    """Returns a class with mixins in front of it, the inverse of `_parts_of`."""
+    for mixin in reversed(mixins):
+        kind = _mixed(mixin, kind)
+    return kind
+
+
+def _new(mixins: tuple[Any, ...], kind: Any) -> Any:
+    """Returns an object without attributes, of a class with mixins."""
+    return object.__new__(_with(mixins, kind))

@@ -48,8 +48,8 @@ class Steps:
         self.numbers = count()
         self.code: Any = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
-        return Steps(self.kind, self.most)
+    def __reduce__(self) -> tuple[type[Steps], tuple[type[StaticStep], int]]:
+        return Steps, (self.kind, self.most)  # a copy, deep or pickled, begins without steps
 
     def of(self, model: Any, cache: Cache) -> StaticStep | None:
         """Returns the step for a cache, and creates it if needed; None for a cache without fixed shapes."""
