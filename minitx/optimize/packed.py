@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import (
     InPlaceOf,
     Module,
@@ -218,7 +219,9 @@ def unpack_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return change_classes(model, _BEFORE.get)
+    change_classes(model, _BEFORE.get)
+    note_undone(model, "pack_weights")
+    return model
 
 
 def has_weights_to_pack(model: nn.Module, kinds: Collection[type[nn.Module]] = PACKED) -> bool:

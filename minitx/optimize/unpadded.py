@@ -27,6 +27,7 @@ from minitx.layers.disentangled import DisentangledSelfAttention, DisentangledSt
 from minitx.layers.rotary import original_contexts
 from minitx.layers.stack import Stack
 from minitx.layers.unpadded import Runs
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import InPlaceOf, has_hooks, mix_in, take_out
 from minitx.validation import ArgumentTypeError, ArgumentValueError, is_transformed, values_unavailable
 
@@ -91,6 +92,7 @@ def undo_unpadded(model: AnyModel) -> AnyModel:
     """
     first_stack(model)
     take_out(model, _Unpadded)
+    note_undone(model, "unpadded")
     return model
 
 

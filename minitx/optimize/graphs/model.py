@@ -19,6 +19,7 @@ from minitx.layers.cache import Cache
 from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import InPlaceOf, Module, TracksWeight, all_modules, mix_in, take_out
 from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
@@ -222,4 +223,6 @@ def undo_cuda_graphs(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return undo_static_steps(model)
+    undo_static_steps(model)
+    note_undone(model, "cuda_graphs")
+    return model

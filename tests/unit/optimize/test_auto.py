@@ -350,3 +350,18 @@ def test_command_line(gpt2: Any, tmp_path: Path) -> None:
     assert report(Source(str(tmp_path)).model(tmp_path, None)) is None
     with pytest.raises(ArgumentValueError, match="optimize='bfloat16' must be left out: the model is in"):
         Source(str(tmp_path), optimize="bfloat16", dtype="float64").model(tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["fuse_projections", "pack_weights", "int8_dynamic", "compiled_steps"])
+def test_a_pass_undone_by_its_own_function_leaves_the_report(
+    gpt2: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minitx.optimize.graphs.compiled.check_compiler", lambda: None)
+    names = dict.fromkeys(["fuse_projections", name])
+    model = minitx.optimize(copy.deepcopy(gpt2), passes=[*names], verbose=False)
+    auto.PASSES[name].undo(model)
+    noted = report(model)
+    assert noted is not None
+    assert [step.name for step in noted.applied] == [other for other in names if other != name]
+    assert noted.left_out[name] == "undone since"
+    assert torch.equal(logits(undo_optimize(model)), logits(gpt2))
