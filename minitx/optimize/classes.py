@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, TypeVar
 from weakref import ref
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -107,6 +108,34 @@ def _values_of(weight: Tensor) -> tuple[Any, ...]:
     """Returns what changes when a tensor is changed in place, converted or moved."""
     version = None if weight.is_inference() else weight._version
     return weight.data_ptr(), version, weight.dtype, weight.shape
+
+
+class ModelState:
+    """What a model computes: its tensors, writes to them that PyTorch counts, classes of modules, autocast.
+
+    Args:
+        model: with a parameter or buffer.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        tensors = (*model.parameters(), *model.buffers())
+        self.tensors = [*map(ref, tensors)]  # a new tensor may have the id and the address of an old one
+        written = ((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
+        modules = [*model.modules()]
+        computed = ((type(m), vars(m).get("backend"), vars(m).get("forward")) for m in modules)
+        self.values = (*written, *computed, _autocast_dtype(tensors[0].device.type))
+
+    def is_that_of(self, earlier: ModelState) -> bool:
+        """Whether nothing has changed since an earlier state."""
+        if self.values != earlier.values:
+            return False
+        return all(new() is old() for new, old in zip(self.tensors, earlier.tensors, strict=True))
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Returns the dtype to which autocast converts on a type of device; None: it is off."""
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_on else None
 
 
 def all_modules(model: nn.Module) -> Iterator[nn.Module]:

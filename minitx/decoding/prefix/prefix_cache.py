@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import partial
 from threading import RLock
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from minitx.decoding.prompts import PaddedBatch
 from minitx.layers.cache import Cache, DynamicCache, StaticCache
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
-from minitx.optimize.classes import has_hooks
+from minitx.optimize.classes import ModelState, has_hooks
 from minitx.validation import ArgumentValueError, check_type
 
 
@@ -60,7 +59,7 @@ class PrefixCache:
             raise ArgumentValueError("model", model, "a decoder whose keys depend on the tokens alone", hint)
         max_bytes = check_size("max_bytes", max_bytes, _bytes_per_token(model), "a token takes as many")
         self.model, self.reused = model, 0
-        self._tree, self._lock, self._state = PrefixTree(max_bytes), RLock(), _ModelState(model)
+        self._tree, self._lock, self._state = PrefixTree(max_bytes), RLock(), ModelState(model)
 
     @staticmethod
     def supports(model: CausalModel) -> bool:
@@ -137,7 +136,7 @@ class PrefixCache:
 
     def _check_weights(self) -> bool:
         """Returns whether the model is in the state of the stored tokens; drops all of these if not."""
-        state = _ModelState(self.model)
+        state = ModelState(self.model)
         if same := state.is_that_of(self._state):
             return same
         self.clear()
@@ -230,30 +229,6 @@ def _padded(pairs: Sequence[tuple[Tensor, Tensor] | None], time: int) -> tuple[T
                 row[:, time - pair[which].shape[1] :] = pair[which]
         padded.append(stacked)
     return padded[0], padded[1]
-
-
-class _ModelState:
-    """What keys and values depend on: tensors of a model, writes to them, what modules compute, autocast."""
-
-    def __init__(self, model: CausalModel) -> None:
-        tensors = (*model.parameters(), *model.buffers())
-        self.tensors = [*map(ref, tensors)]  # a new tensor may have the id and the address of an old one
-        written = ((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
-        modules = [*model.modules()]
-        computed = ((type(m), vars(m).get("backend"), vars(m).get("forward")) for m in modules)
-        self.values = (*written, *computed, _autocast_dtype(tensors[0].device.type))
-
-    def is_that_of(self, earlier: _ModelState) -> bool:
-        """Whether nothing has changed since an earlier state."""
-        if self.values != earlier.values:
-            return False
-        return all(new() is old() for new, old in zip(self.tensors, earlier.tensors, strict=True))
-
-
-def _autocast_dtype(device: str) -> torch.dtype | None:
-    """Returns the dtype to which autocast converts on a type of device; None: it is off."""
-    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if is_on else None
 
 
 def _bytes_per_token(model: CausalModel) -> int:
