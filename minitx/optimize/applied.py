@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from torch import nn
+
+REPORT = "optimization"  # the attribute of a model
 _WIDTH = 80
 
 
@@ -62,3 +65,12 @@ class Report:
             lines.append("  nothing was applied.")
         wrapped = [textwrap.wrap(line, _WIDTH, subsequent_indent=" " * 6) for line in lines]
         return "\n".join(line for part in wrapped for line in part)
+
+
+def note_undone(model: nn.Module, name: str) -> None:
+    """Notes in the report of a model, if it has one, that a pass was undone by its own function."""
+    report: Report | None = vars(model).get(REPORT)
+    if report is not None and any(step.name == name for step in report.applied):
+        applied = tuple(step for step in report.applied if step.name != name)
+        left = {**report.left_out, name: "undone since"}
+        vars(model)[REPORT] = replace(report, applied=applied, left_out=left)

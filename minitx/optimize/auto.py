@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from minitx.optimize.applied import AppliedPass, Report
+from minitx.optimize.applied import REPORT, AppliedPass, Report
 from minitx.optimize.bfloat16 import (
     NARROWED,
     bfloat16_is_faster,
@@ -33,7 +33,6 @@ from minitx.optimize.quantize.products import int8_is_faster
 from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
-_REPORT = "optimization"  # the attribute of a model
 _OTHER_DTYPE = "the model is in"  # begins the reason of a pass for models of another dtype
 
 
@@ -144,7 +143,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         undo_quantization,
         "products of projections in int8",
         "weights and inputs of projections rounded to 8 bits; minitx.optimize.quantize.quality measures",
-        "a quarter as much memory as the weights",
+        "a byte of memory for each weight: a quarter of float32, half of bfloat16",
         _no_int8,
     ),
     "cuda_graphs": Pass(
@@ -222,11 +221,11 @@ def optimize(
     except Exception:
         if earlier is not None:
             apply_all(model, [step.name for step in earlier.applied])
-            vars(model)[_REPORT] = earlier
+            vars(model)[REPORT] = earlier
         raise
     threads, processor = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     result = Report(type(model).__name__, str(dtype_of(model)), processor, threads, tuple(applied), left)
-    vars(model)[_REPORT] = result
+    vars(model)[REPORT] = result
     if sys.stderr.isatty() if verbose is None else verbose:
         sys.stderr.write(f"{result}\n")
     return model
@@ -290,17 +289,19 @@ def undo_optimize(model: Module) -> Module:
     done = report(model)
     for applied in reversed(done.applied if done else ()):
         PASSES[applied.name].undo(model)
-    vars(model).pop(_REPORT, None)
+    vars(model).pop(REPORT, None)
     return model
 
 
 def report(model: nn.Module) -> Report | None:
     """Returns what `optimize` did to a model; None if it was not applied, or undone.
 
+    A pass that was undone by its own function since is listed among those that were left out.
+
     Raises:
         ArgumentTypeError: not a module.
     """
-    found: Report | None = vars(check_type("model", model, nn.Module, "a module")).get(_REPORT)
+    found: Report | None = vars(check_type("model", model, nn.Module, "a module")).get(REPORT)
     return found
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minitx.layers.cache import Cache, LayerCache, SlidingWindowCache
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module
 from minitx.optimize.graphs.model import device_of, fixed_steps_refusal, static_steps, undo_static_steps
 from minitx.optimize.graphs.step import FixedPart, StaticStep
@@ -157,7 +158,9 @@ def undo_compiled_steps(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return undo_static_steps(model)
+    undo_static_steps(model)
+    note_undone(model, "compiled_steps")
+    return model
 
 
 def no_compiled_steps(model: nn.Module) -> str | None:

@@ -385,3 +385,18 @@ def test_the_call_of_the_package_is_described() -> None:
     shown = pydoc.plain(pydoc.render_doc(minitx.optimize))
     for word in ("minitx.optimize(model", "passes: names of the passes", "verbose: ", "compile: "):
         assert word in shown
+
+
+@pytest.mark.parametrize("name", ["fuse_projections", "pack_weights", "int8_dynamic", "compiled_steps"])
+def test_a_pass_undone_by_its_own_function_leaves_the_report(
+    gpt2: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minitx.optimize.graphs.compiled.check_compiler", lambda: None)
+    names = dict.fromkeys(["fuse_projections", name])
+    model = minitx.optimize(copy.deepcopy(gpt2), passes=[*names], verbose=False)
+    auto.PASSES[name].undo(model)
+    noted = report(model)
+    assert noted is not None
+    assert [step.name for step in noted.applied] == [other for other in names if other != name]
+    assert noted.left_out[name] == "undone since"
+    assert torch.equal(logits(undo_optimize(model)), logits(gpt2))
