@@ -159,7 +159,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         undo_compiled_steps,
         "each step of a generation as code that torch.compile makes when it first runs",
         "equal up to rounding",
-        "a cache of the sizes of each of up to 4 calls; half a minute or less, twice at most",
+        "half a minute or less when a step first runs, for one row and for several",
         no_compiled_steps,
     ),
 }

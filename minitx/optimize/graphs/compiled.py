@@ -125,7 +125,7 @@ def _needed(guards: Any) -> list[bool]:
     return [g.guard_type in kinds and not isinstance(g.value, nn.Parameter) for g in guards]
 
 
-def compiled_steps(model: Module, *, most: int = 4) -> Module:
+def compiled_steps(model: Module) -> Module:
     """Lets a model on a CPU run each step of a generation as code that `torch.compile` makes.
 
     The code is made when a step first runs, in half a minute or less, once for one row and once for several;
@@ -135,7 +135,6 @@ def compiled_steps(model: Module, *, most: int = 4) -> Module:
 
     Args:
         model: one that predicts the next token, on a CPU.
-        most: how many caches of other sizes are kept; the one that was not used for longest is dropped.
 
     Returns:
         The model; its class has changed in place, parameters, names and hooks stay.
@@ -149,7 +148,7 @@ def compiled_steps(model: Module, *, most: int = 4) -> Module:
     if device.type != "cpu":
         raise ArgumentValueError("model", model, f"on a CPU, not on {device}", "cuda_graphs serves a GPU")
     check_compiler()
-    return static_steps(model, CompiledStep, most)
+    return static_steps(model, CompiledStep)
 
 
 def undo_compiled_steps(model: Module) -> Module:
