@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 from torch import Tensor
 
-ROOT = Path(__file__).parents[1]
 # Entries of config.json, tiny: head widths that no default has, more query than key/value heads
 _LLAMA = {
     "vocab_size": 96,
@@ -266,22 +264,3 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return held
-
-
-def write_shipped(path: Path) -> None:
-    """Writes the shipped decoder, with a tokenizer, as a GGUF file of type Q8_0."""
-    folder = ROOT / "minitx" / "shipped" / "tiny-decoder"
-    state = json.loads((folder / "tokenizer.json").read_text())["model"]
-    tokens = sorted(state["vocab"], key=state["vocab"].get)
-    ranks = {"".join(pair): rank for rank, pair in enumerate(state["merges"])}
-    kinds = [2, 3, 3, 3, 3, *(6 if token.startswith("<0x") else 1 for token in tokens[5:])]
-
-    def _tokens(writer: gguf.GGUFWriter) -> None:
-        writer.add_name("tiny-decoder")
-        writer.add_tokenizer_model("llama")
-        writer.add_token_list(tokens)
-        writer.add_token_scores([-float(ranks.get(token, len(ranks))) for token in tokens])
-        writer.add_token_types(kinds)
-
-    config = json.loads((folder / "config.json").read_text())
-    write_gguf(path, "llama", config, folder, kind=Kind.Q8_0, more=_tokens)

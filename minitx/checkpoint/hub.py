@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
-from minitx.checkpoint.gguf.header import is_gguf
+from minitx.checkpoint.gguf.header import SUFFIX, is_gguf
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.shipped import is_shipped_name, shipped_folder
@@ -259,8 +259,9 @@ def checked_id(name: str | Path) -> str:
             f"{name} is a file; pass the folder that holds it and config.json, or a file that ends in .gguf"
         )
         raise ArgumentValueError("name_or_folder", str(name), "a folder or a Hub id", hint)
-    if isinstance(name, Path) or name.startswith((".", "/", "~", "\\")):
-        raise FileNotFoundError(f"there is no folder {str(name)!r}.")
+    is_file = str(name).lower().endswith(SUFFIX)
+    if is_file or isinstance(name, Path) or name.startswith((".", "/", "~", "\\")):
+        raise FileNotFoundError(f"there is no {'file' if is_file else 'folder'} {str(name)!r}.")
     try:
         hf_hub_url(name, CONFIG)  # makes no request; checks the id
     except HFValidationError:

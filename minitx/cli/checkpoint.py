@@ -44,15 +44,15 @@ def verify(source: Source, head: str | None, json: bool) -> int:
 def convert(source: Source, destination: str, json: bool, **options: Any) -> None:
     """Writes a checkpoint as safetensors."""
     from minitx.checkpoint.convert import convert as write
-    from minitx.checkpoint.gguf.header import is_gguf
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.pictures.text import human
+    from minitx.tokenizer.load import gguf_contents
 
     folder, target = source.folder(), Path(destination)
     if not Path(source.name).is_dir():
         fetch_tokenizer(source.name, **source.hub)
-    options["contents"] = source.tokenizer(folder).contents() if is_gguf(folder) else {}
-    options |= {"progress": partial(progress_bar, title="writing", unit="B", quiet=json)}
+    options["contents"] = gguf_contents(folder)
+    options["progress"] = partial(progress_bar, title="writing", unit="B", quiet=json)
     result = write(folder, target, dtype=source.dtype, **source.reading, **source.hub, **options)
     count = len(result.weights)
     files = result.weights[0] if count == 1 else f"{count} safetensors files"

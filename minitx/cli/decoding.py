@@ -23,6 +23,7 @@ from minitx.decoding.generation_config import generation_settings, read_settings
 from minitx.pipelines.generation.batches import remaining_tokens_of
 from minitx.pipelines.generation.expressions import strategy_from_text
 from minitx.pipelines.generation.strategies import NAMES, strategy_from_options
+from minitx.tokenizer.vocabularies.declaration import MissingTokenizerError
 from minitx.transaction import read_consistently
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
@@ -75,7 +76,6 @@ def _read_request(source: Source, folder: Path, values: Values, prompts: list[An
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
     settings |= {name: values[name] for name in CALLS if is_used(values, name)}
-    settings |= {"heal": True} if values.get("heal") else {}
     stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
     return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 
@@ -103,7 +103,7 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
     try:
         return source.tokenizer(folder)
     except ValueError as error:
-        if required and hasattr(error, "parameter"):
+        if required and not isinstance(error, MissingTokenizerError):
             raise
         if required:
             raise ValueError(f'{error} Prompts can also be token ids: --ids "1 2 3".') from None
@@ -115,8 +115,7 @@ def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "stop_regex", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and is_used(values, name):
-            needs = f"{shown(name)} is text, which needs a tokenizer"
-            raise ValueError(f"{needs}; there are options that take ids.")
+            raise ValueError(f"{shown(name)} is text, which needs a tokenizer; other options take ids.")
         try:
             if name.endswith("_lang") and is_used(values, name):
                 setattr(tokenizer, name, values[name])
@@ -144,8 +143,7 @@ def message(tokenizer: Any, text: str, system: str | None) -> list[int]:
 
 def head_of(source: Source, folder: Path) -> str:
     """Returns the task of the head for the next token, with an encoder or without."""
-    architecture = source.architecture(folder)
-    weights = () if architecture is None else architecture.head_weights
+    weights = getattr(source.architecture(folder), "head_weights", ())
     return next((task for task in ("causal-lm", "seq2seq-lm") if task in weights), "causal-lm")
 
 

@@ -49,7 +49,8 @@ def is_used(values: Values, name: str) -> bool:
 
 
 STRUCTURE = "structure, guidance and watermarks"
-CALLS = ("grammar", "schema", "guidance")  # options of the call whose values are objects
+# Options of the call that are its keyword arguments as they are.
+CALLS = ("grammar", "schema", "guidance", "heal", "prefill_chunk", "logprobs", "top_logprobs")
 # Sections of help.txt with the options of the fields whose processors are in these modules.
 MODULES = {
     "choosing a token": ("temperature", "truncation", "thresholds", "reshape", "feedback", "xtc", ""),

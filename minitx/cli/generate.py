@@ -47,14 +47,12 @@ def generate(source: Source, json: bool, **values: Any) -> None:
     request = request_of(source, values)
     if values["show_tree"] and not isinstance(request.strategy, Search):
         raise ValueError("--show-tree is an option of searches; add --beams, such as --beams 4.")
-    samples, chunk = request.num_samples, values["prefill_chunk"]
+    samples = request.num_samples
     if len(request.prompts) * samples == 1 and not json and not isinstance(request.strategy, Search):
-        events = stream(
-            request.model, request.inputs, request.strategy, prefill_chunk=chunk, **request.settings
-        )
+        events = stream(request.model, request.inputs, request.strategy, **request.settings)
         show_as_it_comes(events, [], ids=request.settings["tokenizer"] is None, form=has_form(values))
         return
-    for number, (row, tree) in enumerate(rows(request, values, samples)):
+    for number, (row, tree) in enumerate(rows(request, values["batch_size"])):
         prompt, sample = divmod(number, samples)
         shown = "" if json else as_text(request, row, prompt, sample, samples)
         record = {"prompt": request.prompts[prompt], "sample": sample}
@@ -113,13 +111,17 @@ def show_as_it_comes(
         note(CUT)
 
 
-def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, Any]]:
-    """Yields the rows of all prompts, generated batch by batch, each with the tree of its prompt's search."""
-    options = {name: values[name] for name in ("logprobs", "prefill_chunk", "batch_size")}
-    options |= {"num_samples": samples, "top_logprobs": values["top_logprobs"] or 0} | request.settings
+def rows(request: Request, size: int) -> Iterator[tuple[Row, Any]]:
+    """Yields the rows of all prompts in their order, each with the tree of its prompt's search.
+
+    Args:
+        request: what to generate.
+        size: prompts at a time.
+    """
+    options = request.settings | {"num_samples": request.num_samples, "batch_size": size, "continuous": True}
     for result in generate_batches(request.model, request.inputs, request.strategy, **options):
         for number, row in enumerate(result):
-            yield row, None if result.beams is None else result.beams[number // samples]
+            yield row, None if result.beams is None else result.beams[number // request.num_samples]
 
 
 def as_text(request: Request, row: Row, prompt: int, sample: int, samples: int) -> str:

@@ -240,6 +240,8 @@ class _Call:
             if most is None and settings.max_length is not None:
                 most = remaining_tokens(settings.max_length, rows)
             hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
+        if isinstance(most, Sequence) and not isinstance(most, str):
+            hint = "minitx.generate_many takes one number per prompt"
         most = check_size("max_new_tokens", most, hint=hint)
         embedder, longest = self.model.decoder_embedder, max(map(len, rows))
         room = embedder.max_tokens - longest + 1  # the last token is not run

@@ -388,7 +388,8 @@ class CrossAttention(SelfAttention):
         and are loaded once for all of them.
         """
         rows, time = query.shape[0], query.shape[2]
-        folded = query.view(len(key), -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        each = rows // max(1, len(key))  # B / B', a number: -1 would be ambiguous in an empty batch
+        folded = query.view(len(key), each, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
         mixed = super().attend(folded, key, value, context)  # (B', H, B / B' * T, D)
-        unfolded = mixed.reshape(*mixed.shape[:2], -1, time, mixed.shape[-1]).transpose(1, 2)
+        unfolded = mixed.reshape(*mixed.shape[:2], each, time, mixed.shape[-1]).transpose(1, 2)
         return unfolded.reshape(rows, *query.shape[1:])

@@ -126,7 +126,8 @@ class Embedder(nn.Module):
             position_ids: (1 or B, T), the architecture's own numbering.
             past: number of tokens before them.
         """
-        too_long = f"the text has {past + position_ids.shape[1]} tokens, truncate or split it"
+        count = past + position_ids.shape[1]
+        too_long = f"the text has {count} tokens; pass truncation=True to the tokenizer, or split it"
         if self.number is number_unpadded:
             self.check_positions(position_ids, tuple(position_ids.shape), too_long)
         elif self.has_position_table:

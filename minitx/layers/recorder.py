@@ -87,7 +87,8 @@ class Recorder:
             self.attentions[layer] = sort_keys(weights, cache, context.past)
 
         def _watch_cross(weights: Tensor) -> None:  # (B', H, B / B' * T, S'): rows of a source are folded
-            unfolded = weights.view(*weights.shape[:2], -1, time, weights.shape[-1]).transpose(1, 2)
+            each = rows // max(1, len(weights))
+            unfolded = weights.view(*weights.shape[:2], each, time, weights.shape[-1]).transpose(1, 2)
             self.cross_attentions[layer] = unfolded.reshape(rows, *unfolded.shape[2:])
 
         if layer in self._layers:

@@ -1,6 +1,7 @@
-"""Explicit passes over a model that change how its outputs are computed, and not the outputs.
+"""Passes over a model, which then computes the same outputs faster, or with less memory.
 
-The package can be called: `minitx.optimize(model)` applies the passes that pay on this machine.
+The outputs are equal up to rounding; those of the passes in bfloat16 and int8 are rounded further. The
+package can be called: `minitx.optimize(model)` applies the passes that pay on this machine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import minitx.optimize.operator  # noqa: F401  registers minitx::linear
 from minitx.optimize.auto import report, undo_optimize
 from minitx.optimize.bfloat16 import bfloat16_is_faster, bfloat16_weights, undo_bfloat16_weights
-from minitx.optimize.door import CallablePackage
+from minitx.optimize.door import CallablePackage, with_call
 from minitx.optimize.fuse import fuse_projections, unfuse_projections
 from minitx.optimize.graphs.compiled import compiled_steps, undo_compiled_steps
 from minitx.optimize.graphs.model import cuda_graphs, undo_cuda_graphs
@@ -54,4 +55,5 @@ __all__ = [
     "vocabulary_shortlist",
 ]
 
+__doc__ = with_call(__doc__)
 sys.modules[__name__].__class__ = CallablePackage

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from torch import nn
+
+REPORT = "optimization"  # the attribute of a model
 _WIDTH = 80
 
 
@@ -28,9 +31,9 @@ class AppliedPass:
     undo: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What `minitx.optimize` did; `print(report)` shows it in 80 columns.
+    """What `minitx.optimize` did; it is shown in 80 columns.
 
     Attributes:
         model: name of the model's class.
@@ -48,7 +51,7 @@ class Report:
     applied: tuple[AppliedPass, ...]
     left_out: Mapping[str, str]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         dtype, threads = self.dtype.removeprefix("torch."), "thread" if self.threads == 1 else "threads"
         lines = [f"{self.model}, {dtype}, {self.processor}, {self.threads} {threads}"]
         for step in self.applied:
@@ -62,3 +65,12 @@ class Report:
             lines.append("  nothing was applied.")
         wrapped = [textwrap.wrap(line, _WIDTH, subsequent_indent=" " * 6) for line in lines]
         return "\n".join(line for part in wrapped for line in part)
+
+
+def note_undone(model: nn.Module, name: str) -> None:
+    """Notes in the report of a model, if it has one, that a pass was undone by its own function."""
+    report: Report | None = vars(model).get(REPORT)
+    if report is not None and any(step.name == name for step in report.applied):
+        applied = tuple(step for step in report.applied if step.name != name)
+        left = {**report.left_out, name: "undone since"}
+        vars(model)[REPORT] = replace(report, applied=applied, left_out=left)

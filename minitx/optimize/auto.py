@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from minitx.optimize.applied import AppliedPass, Report
+from minitx.optimize.applied import REPORT, AppliedPass, Report
 from minitx.optimize.bfloat16 import (
     NARROWED,
     bfloat16_is_faster,
@@ -33,7 +33,7 @@ from minitx.optimize.quantize.products import int8_is_faster
 from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
-_REPORT = "optimization"  # the attribute of a model
+_OTHER_DTYPE = "the model is in"  # begins the reason of a pass for models of another dtype
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _not_on_cpu(
     if any(not parameter.is_cpu for parameter in parameters):
         return "the model is not on a CPU"
     if dtype_of(model) not in dtypes:
-        return f"the model is in {dtype_of(model)}"
+        return f"{_OTHER_DTYPE} {dtype_of(model)}"
     return None if has_weights_to_pack(model, kinds) else "the model has no large weights"
 
 
@@ -143,7 +143,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         undo_quantization,
         "products of projections in int8",
         "weights and inputs of projections rounded to 8 bits; minitx.optimize.quantize.quality measures",
-        "a quarter as much memory as the weights",
+        "a byte of memory for each weight: a quarter of float32, half of bfloat16",
         _no_int8,
     ),
     "cuda_graphs": Pass(
@@ -159,7 +159,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         undo_compiled_steps,
         "each step of a generation as code that torch.compile makes when it first runs",
         "equal up to rounding",
-        "a cache of the sizes of each of up to 4 calls; half a minute or less, twice at most",
+        "half a minute or less when a step first runs, for one row and for several",
         no_compiled_steps,
     ),
 }
@@ -221,11 +221,11 @@ def optimize(
     except Exception:
         if earlier is not None:
             apply_all(model, [step.name for step in earlier.applied])
-            vars(model)[_REPORT] = earlier
+            vars(model)[REPORT] = earlier
         raise
     threads, processor = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     result = Report(type(model).__name__, str(dtype_of(model)), processor, threads, tuple(applied), left)
-    vars(model)[_REPORT] = result
+    vars(model)[REPORT] = result
     if sys.stderr.isatty() if verbose is None else verbose:
         sys.stderr.write(f"{result}\n")
     return model
@@ -254,20 +254,25 @@ def optimize_as(model: Module, kind: str | None, compile: bool, quiet: bool) -> 
         model: any module.
         kind: "exact", "bfloat16" or "int8"; None: nothing is applied, or with `compile` the same as "exact".
         compile: whether steps of a generation are compiled.
-        quiet: show no report; else one at a terminal.
+        quiet: show nothing; else, at a terminal, one line with the names of the passes.
 
     Raises:
         ArgumentValueError: as `optimize`.
     """
     if kind is None and not compile:
         return model
-    dtype, verbose = torch.bfloat16 if kind == "bfloat16" else None, False if quiet else None
+    dtype = torch.bfloat16 if kind == "bfloat16" else None
     try:
-        return optimize(model, dtype=dtype, int8=kind == "int8", compile=compile, verbose=verbose)
+        optimize(model, dtype=dtype, int8=kind == "int8", compile=compile, verbose=False)
     except ArgumentValueError as error:
         if error.parameter not in ("dtype", "int8"):
             raise
-        raise ArgumentValueError("optimize", kind, error.expected) from None
+        hint = "choose exact, or load it with --dtype float32" if _OTHER_DTYPE in error.expected else ""
+        raise ArgumentValueError("optimize", kind, error.expected, hint) from None
+    done = report(model)
+    if done is not None and not quiet and sys.stderr.isatty():
+        sys.stderr.write(f"optimized: {', '.join(step.name for step in done.applied) or 'nothing applies'}\n")
+    return model
 
 
 def undo_optimize(model: Module) -> Module:
@@ -284,17 +289,19 @@ def undo_optimize(model: Module) -> Module:
     done = report(model)
     for applied in reversed(done.applied if done else ()):
         PASSES[applied.name].undo(model)
-    vars(model).pop(_REPORT, None)
+    vars(model).pop(REPORT, None)
     return model
 
 
 def report(model: nn.Module) -> Report | None:
     """Returns what `optimize` did to a model; None if it was not applied, or undone.
 
+    A pass that was undone by its own function since is listed among those that were left out.
+
     Raises:
         ArgumentTypeError: not a module.
     """
-    found: Report | None = vars(check_type("model", model, nn.Module, "a module")).get(_REPORT)
+    found: Report | None = vars(check_type("model", model, nn.Module, "a module")).get(REPORT)
     return found
 
 
@@ -328,15 +335,20 @@ def chosen(
         elif reason := step.unsuitable(model):
             if name in asked:
                 option = _OPTIONAL[name][0]
-                slow = reason.endswith("processor")
-                hint = f"minitx.optimize(model, passes=[{name!r}]) applies it all the same" if slow else ""
-                raise ArgumentValueError(option, options[option], f"left out: {reason}", hint)
+                raise ArgumentValueError(option, options[option], f"left out: {reason}", _hint(name, reason))
             left[name] = reason
         elif name in _OPTIONAL and name not in asked:
             left[name] = f"{_OPTIONAL[name][1]} asks for it"
         else:
             names.append(name)
     return names, left
+
+
+def _hint(name: str, reason: str) -> str:
+    """Returns what to do where a pass that was asked for does not pay."""
+    if reason.endswith("processor"):
+        return f"minitx.optimize(model, passes=[{name!r}]) applies it all the same"
+    return "model.float() converts it to float32" if reason.startswith(_OTHER_DTYPE) else ""
 
 
 def named(passes: Sequence[str], options: Mapping[str, Any]) -> list[str]:
@@ -358,5 +370,5 @@ def named(passes: Sequence[str], options: Mapping[str, Any]) -> list[str]:
         raise ArgumentValueError(given, options[given], "left out with passes=", hint)
     products = [name for name in _PRODUCTS if name in passes]
     if len(products) > 1:
-        raise ArgumentValueError("passes", [*passes], f"one of {' and '.join(products)}")
+        raise ArgumentValueError("passes", [*passes], f"a list with one of {' and '.join(products)}")
     return [name for name in PASSES if name in passes]

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.optimize.classes import Module
+from minitx.optimize.applied import note_undone
+from minitx.optimize.classes import Module, change_classes
 from minitx.optimize.linear import CLEARLY, FastLinear, measure
-from minitx.optimize.packed import Packed, PackedLinear, change_and_pack, drop_copies, has_packed, product
+from minitx.optimize.packed import Packed, PackedLinear, change_and_pack, has_packed, product
 from minitx.validation import ArgumentValueError, check_type
 
 _MEASURING = Lock()
@@ -105,7 +106,9 @@ def undo_bfloat16_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return drop_copies(model, {Bfloat16Linear: FastLinear})
+    change_classes(model, {Bfloat16Linear: FastLinear}.get)
+    note_undone(model, "bfloat16_weights")
+    return model
 
 
 def bfloat16_is_faster() -> bool:

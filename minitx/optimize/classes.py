@@ -7,7 +7,14 @@ from functools import cache
 from typing import Any, TypeVar
 from weakref import ref
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from minitx.validation import check_type
 
@@ -20,6 +27,14 @@ class InPlaceOf:
     def _get_name(self) -> str:
         order = type(self).__mro__
         return order[order.index(InPlaceOf) + 1].__name__
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Returns what a copy is made from; pickle finds no class of `mix_in` by its name."""
+        reduced: Any = super().__reduce_ex__(max(2, protocol))
+        mixins, kind = _parts_of(type(self))
+        if mixins and reduced[1] == (type(self),):
+            return _new, (mixins, kind), *reduced[2:]
+        return reduced
 
 
 class HidesModules(InPlaceOf):
@@ -43,6 +58,14 @@ class TracksWeight(InPlaceOf):
 
     def weight_moved(self) -> None:
         """Notes that a current weight lies in other memory now, with the same values."""
+        raise NotImplementedError
+
+    def change_former_class(self, choose: Callable[[Any], type[nn.Module] | None]) -> None:
+        """Changes the class that the projection gets back when its pass is undone.
+
+        Args:
+            choose: returns the new class for a class; None: it stays.
+        """
         raise NotImplementedError
 
 
@@ -92,6 +115,34 @@ def _values_of(weight: Tensor) -> tuple[Any, ...]:
     return weight.data_ptr(), version, weight.dtype, weight.shape
 
 
+class ModelState:
+    """What a model computes: its tensors, writes to them that PyTorch counts, classes of modules, autocast.
+
+    Args:
+        model: with a parameter or buffer.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        tensors = (*model.parameters(), *model.buffers())
+        self.tensors = [*map(ref, tensors)]  # a new tensor may have the id and the address of an old one
+        written = ((x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
+        modules = [*model.modules()]
+        computed = ((type(m), vars(m).get("backend"), vars(m).get("forward")) for m in modules)
+        self.values = (*written, *computed, _autocast_dtype(tensors[0].device.type))
+
+    def is_that_of(self, earlier: ModelState) -> bool:
+        """Whether nothing has changed since an earlier state."""
+        if self.values != earlier.values:
+            return False
+        return all(new() is old() for new, old in zip(self.tensors, earlier.tensors, strict=True))
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Returns the dtype to which autocast converts on a type of device; None: it is off."""
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_on else None
+
+
 def all_modules(model: nn.Module) -> Iterator[nn.Module]:
     """Yields the modules of a model, and those that passes such as `fuse_projections` keep hidden in them."""
     for module in model.modules():
@@ -114,6 +165,9 @@ def working_modules(model: nn.Module) -> Iterator[nn.Module]:
 def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None]) -> Module:
     """Changes the classes of a model's modules in place, of hidden ones too. Returns the model.
 
+    In a module with mixins, the class that they were put in front of is changed; of a quantised projection,
+    the class that it gets back. A packed copy of a weight, which was made for another class, is dropped.
+
     Args:
         model: any module.
         choose: returns the new class for a class; None: it stays.
@@ -123,19 +177,34 @@ def change_classes(model: Module, choose: Callable[[Any], type[nn.Module] | None
     """
     check_type("model", model, nn.Module, "a module")
     for module in all_modules(model):
-        if chosen := choose(type(module)):
-            module.__class__ = chosen
+        if isinstance(module, TracksWeight):
+            module.change_former_class(choose)
+            continue
+        mixins, kind = _parts_of(type(module))
+        if chosen := choose(kind):
+            set_class(module, _with(mixins, chosen))
     return model
 
 
+def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Changes a class in place; the module then loses its packed copy, which was made for the other one."""
+    if type(module) is not kind:
+        vars(module).pop("_packed", None)
+        module.__class__ = kind
+
+
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of a module, or its backward, runs hooks that are registered on it."""
+    """Whether a call of a module, or its backward, runs hooks, its own or those of all modules."""
     own = module.__dict__  # faster than attributes, and every fused projection asks at every step
     return bool(
         own["_forward_hooks"]
         or own["_forward_pre_hooks"]
         or own["_backward_hooks"]
         or own["_backward_pre_hooks"]
+        or _global_forward_hooks
+        or _global_forward_pre_hooks
+        or _global_backward_hooks
+        or _global_backward_pre_hooks
     )
 
 
@@ -154,16 +223,32 @@ def mix_in(module: nn.Module, mixin: Any) -> None:
 def take_out(module: nn.Module, mixin: type[InPlaceOf]) -> None:
     """Undoes `mix_in` in place, whichever mixins came after it; does nothing if the mixin is not there."""
     if isinstance(module, mixin):
-        module.__class__ = _without(mixin, type(module))
+        mixins, kind = _parts_of(type(module))
+        module.__class__ = _with(tuple(each for each in mixins if each is not mixin), kind)
 
 
 @cache
 def _mixed(mixin: Any, kind: Any) -> Any:
     """Returns a class with a mixin in front of it."""
-    return type(f"{mixin.__name__.strip('_')}{kind.__name__}", (mixin, kind), {})
+    return type(f"{mixin.__name__.strip('_')}{kind.__name__}", (mixin, kind), {"_mixed_from": (mixin, kind)})
 
 
-def _without(mixin: Any, kind: Any) -> Any:
-    """Returns a class of `_mixed` without one of its mixins."""
-    first, rest = kind.__bases__
-    return rest if first is mixin else _mixed(first, _without(mixin, rest))
+def _parts_of(kind: Any) -> tuple[tuple[Any, ...], Any]:
+    """Returns the mixins of a class, the first one first, and the class that they were put in front of."""
+    mixins = []
+    while made := vars(kind).get("_mixed_from"):
+        mixins.append(made[0])
+        kind = made[1]
+    return tuple(mixins), kind
+
+
+def _with(mixins: tuple[Any, ...], kind: Any) -> Any:
+    """Returns a class with mixins in front of it, the inverse of `_parts_of`."""
+    for mixin in reversed(mixins):
+        kind = _mixed(mixin, kind)
+    return kind
+
+
+def _new(mixins: tuple[Any, ...], kind: Any) -> Any:
+    """Returns an object without attributes, of a class with mixins."""
+    return object.__new__(_with(mixins, kind))

@@ -25,6 +25,7 @@ from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttent
 from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.feed_forward import GatedIntermediate
 from minitx.layers.rotary import apply_rotary_pos_emb
+from minitx.optimize.applied import note_undone
 from minitx.optimize.bfloat16 import Bfloat16Linear
 from minitx.optimize.classes import Module
 from minitx.optimize.joined import Joined, are_joinable
@@ -158,6 +159,7 @@ def unfuse_projections(model: Module) -> Module:
         if isinstance(module, Joined):
             module.separate()
             module.__class__ = plain[type(module)]  # type: ignore[assignment]
+    note_undone(model, "fuse_projections")
     return model
 
 

@@ -143,8 +143,13 @@ class Joined(HidesModules):
         for old in self.views:
             whole = None if self.fused is None else self.fused._parameters.get(old.leaf)
             own = vars(self)["_modules"][old.projection]._parameters.get(old.leaf)
-            if whole is None or own is None or (own.dtype, own.device) != (whole.dtype, whole.device):
-                vars(self).update(fused=None, views=())  # converted apart
+            if (
+                whole is None
+                or own is None
+                or (own.dtype, own.device) != (whole.dtype, whole.device)  # converted apart
+                or own.is_inference()  # copied in inference mode: changes are not counted
+            ):
+                vars(self).update(fused=None, views=())
                 return
             views.append(view(old.projection, old.leaf, own, whole, old.row))
         self.views = tuple(views)

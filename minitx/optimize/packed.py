@@ -12,7 +12,7 @@ parameter changes. Weights made in inference mode are not packed: PyTorch does n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -22,11 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.experts import ExpertsLinear
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import (
     InPlaceOf,
     Module,
     WeightIdentity,
     all_modules,
+    change_classes,
+    set_class,
     working_modules,
 )
 from minitx.optimize.linear import (
@@ -197,37 +200,17 @@ def change_and_pack(
     check_type("model", model, nn.Module, "a module")
     chosen = {module: kind for module in all_modules(model) if (kind := choose(module))}
     before = {module: type(module) for module in chosen}
-    _set_classes(chosen)
+    for module, kind in chosen.items():
+        vars(module).pop("_packed", None)  # which may be of values that were written through `parameter.data`
+        set_class(module, kind)
     try:  # the parts of a fused projection are packed if they are used
         if not sum(_pack(module) for module in working_modules(model) if module in chosen):
             raise ArgumentValueError("model", model, expected, hint)
     except Exception:
-        _set_classes(before)
+        for module, kind in before.items():
+            set_class(module, kind)
         raise
     return model
-
-
-def drop_copies(model: Module, before: Mapping[type[nn.Module], type[nn.Module]]) -> Module:
-    """Drops the packed copies of modules, and changes their classes in place. Returns the model.
-
-    Args:
-        model: any module.
-        before: class of a packed module -> class without the copy.
-
-    Raises:
-        ArgumentTypeError: not a module.
-    """
-    check_type("model", model, nn.Module, "a module")
-    _set_classes({module: before[type(module)] for module in all_modules(model) if type(module) in before})
-    return model
-
-
-def _set_classes(classes: Mapping[nn.Module, type[nn.Module]]) -> None:
-    """Changes classes in place; a module whose class changes loses its copy, which was made for the other."""
-    for module, kind in classes.items():
-        if type(module) is not kind:
-            vars(module).pop("_packed", None)
-            module.__class__ = kind
 
 
 def unpack_weights(model: Module) -> Module:
@@ -236,7 +219,9 @@ def unpack_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return drop_copies(model, _BEFORE)
+    change_classes(model, _BEFORE.get)
+    note_undone(model, "pack_weights")
+    return model
 
 
 def has_weights_to_pack(model: nn.Module, kinds: Collection[type[nn.Module]] = PACKED) -> bool:

@@ -7,7 +7,8 @@ hidden states return to the rectangle, with zeros at padding. Embedder, pooler a
 A batch runs as before where a row of tokens would not do the same:
 
 - with a cache, cross-attention, `output_hidden_states` or `output_attentions`
-- with a mask that lists the keys of each query, or with padding other than on the right
+- with a mask that lists the keys of each query, with padding other than on the right, or in rows without a
+  token
 - while hooks or taps of `minitx.inspect` watch a part of the stack: they see the batch
 """
 
@@ -26,6 +27,7 @@ from minitx.layers.disentangled import DisentangledSelfAttention, DisentangledSt
 from minitx.layers.rotary import original_contexts
 from minitx.layers.stack import Stack
 from minitx.layers.unpadded import Runs
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import InPlaceOf, has_hooks, mix_in, take_out
 from minitx.validation import ArgumentTypeError, ArgumentValueError, is_transformed, values_unavailable
 
@@ -90,6 +92,7 @@ def undo_unpadded(model: AnyModel) -> AnyModel:
     """
     first_stack(model)
     take_out(model, _Unpadded)
+    note_undone(model, "unpadded")
     return model
 
 
@@ -133,7 +136,7 @@ def first_stack(model: Any) -> nn.Module:
 
 
 def pays(hidden: Tensor, mask: Any) -> bool:
-    """Whether a batch has padding, on the right, or more tokens than stay in the cache of a CPU.
+    """Whether a batch has padding, on the right of a token, or more tokens than stay in the cache of a CPU.
 
     Args:
         hidden: (B, T, E)
@@ -143,7 +146,9 @@ def pays(hidden: Tensor, mask: Any) -> bool:
         return False
     if mask is None or (mask.dim() == 2 and bool(mask.all())):
         return hidden.is_cpu and len(hidden) > 1 and hidden.shape[0] * hidden.shape[1] > TOKENS
-    return mask.dim() == 2 and bool(mask.any()) and not bool((mask[:, 1:] > mask[:, :-1]).any())
+    if mask.dim() != 2 or not bool(mask[:, 0].all()):  # a row without a token: its outputs are no zeros
+        return False
+    return not bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
 def obstacle(stack: nn.Module) -> str:

@@ -27,11 +27,11 @@ from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tables.tokenizer import TableTokenizer
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.bounds import check_parts
-from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
+from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES, MissingTokenizerError
 from minitx.tokenizer.vocabularies.gguf import read_gguf
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
 from minitx.transaction import read_consistently
-from minitx.validation import ArgumentValueError, check_optional_strings
+from minitx.validation import ArgumentValueError, check_optional_strings, warn
 
 # Key of config.json -> the number of tokens of a decoder
 _CONTEXTS = ("max_position_embeddings", "n_positions", "seq_length")
@@ -141,6 +141,23 @@ def _load_gguf(path: Path, model_type: str | None, pattern: str | None) -> Token
     if type(backends.decoder.decoder).__name__ != "ByteLevel" and config["model_type"] in _LEFT:
         tokenizer.padding_side = "left"
     return tokenizer
+
+
+def gguf_contents(path: Path) -> dict[str, str | bytes]:
+    """Returns the files of the tokenizer in a GGUF file, name -> content; of another checkpoint none.
+
+    None either, with a warning, if the file has no tokenizer that minitx can build.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    if not is_gguf(path):
+        return {}
+    try:
+        return _load_gguf(path, None, None).contents()
+    except MissingTokenizerError as error:
+        warn(f"{error} The tokenizer is not written.")
+        return {}
 
 
 def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Settings]:

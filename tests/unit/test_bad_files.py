@@ -1058,7 +1058,7 @@ def test_a_text_longer_than_the_positions(any_model: minitx.EncoderModel) -> Non
     embedder = any_model.embedder
     for length in (embedder.config.max_position_embeddings + 1, 500):
         if embedder.has_position_table:
-            with pytest.raises(ValueError, match=f"has {length} tokens, truncate or split it"):
+            with pytest.raises(ValueError, match=f"has {length} tokens; pass truncation=True"):
                 any_model(ids(1, length))
         else:  # only relative positions: no text is too long
             assert any_model(ids(1, length)).last_hidden_state.isfinite().all()

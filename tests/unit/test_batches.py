@@ -12,6 +12,7 @@ import torch
 import minitx
 from minitx import Beam, BeamSample, Greedy, Sample
 from minitx.decoding import ArithmeticSample, Chain, StochasticBeam, Temperature
+from minitx.optimize.graphs.model import static_steps
 from minitx.pipelines import Conversation, generate_batches, row_record, strategy_from_options
 from minitx.validation import ArgumentTypeError
 from tests.unit.decoding.test_session import model_of
@@ -54,6 +55,7 @@ EQUAL = [[5, 6, 7], [8, 9], [5, 6, 7], [13]]
 VECTORS = [torch.randn(len(prompt), 16, generator=torch.Generator().manual_seed(0)) for prompt in EQUAL]
 
 
+@pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 @pytest.mark.parametrize(
     ("strategy", "options"),
@@ -74,13 +76,55 @@ VECTORS = [torch.randn(len(prompt), 16, generator=torch.Generator().manual_seed(
         (Beam(prefix_allowed_tokens_fn=lambda row, tokens: [20 + row, 30 + row]), {}),
     ],
 )
-def test_batches_give_the_rows_of_generate(strategy: Any, options: dict[str, Any], batch_size: int) -> None:
+def test_batches_give_the_rows_of_generate(
+    strategy: Any, options: dict[str, Any], batch_size: int, continuous: bool
+) -> None:
     """Also with equal prompts, and with values per row or per prompt."""
     model = model_of("llama")
     options = {"max_new_tokens": 5, "stop": minitx.Stop(eos=()), **options}
-    results = generate_batches(model, EQUAL, strategy, batch_size=batch_size, **options)
+    results = generate_batches(
+        model, EQUAL, strategy, batch_size=batch_size, continuous=continuous, **options
+    )
     rows = [row.tokens.tolist() for result in results for row in result]
     assert rows == [row.tolist() for row in minitx.generate(model, EQUAL, strategy, **options).sequences]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "sizes"),
+    [
+        (Sample(), {"seed": 1}, [8, 1]),
+        (Sample(), {"seed": 1, "num_samples": 2}, [8, 1]),
+        (Beam(num_beams=2), {}, []),
+        (Sample(chain=Chain(Temperature(0.5))), {"seed": 1}, []),
+        (Greedy(), {"stop": minitx.Stop(seconds=100.0)}, []),
+    ],
+)
+def test_which_prompts_share_rows(
+    strategy: Any, options: dict[str, Any], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result has 8 batches, also where equal prompts are in different results."""
+    model, prompts, calls = model_of("llama"), [[5, 6, 7], [8, 9], [5, 6, 7]] * 3, []
+
+    def _spy(model: Any, prompts: Any, *others: Any, rows: int, **options: Any) -> Any:
+        calls.append((len(prompts), rows))
+        return minitx.generate_many(model, prompts, *others, rows=rows, **options)
+
+    monkeypatch.setattr("minitx.pipelines.generation.batches.generate_many", _spy)
+    options = {"max_new_tokens": 4, **options}
+    results = generate_batches(model, prompts, strategy, batch_size=1, continuous=True, **options)
+    rows = [row.tokens.tolist() for result in results for row in result]
+    assert calls == [(size, options.get("num_samples", 1)) for size in sizes]
+    assert rows == [row.tolist() for row in minitx.generate(model, prompts, strategy, **options).sequences]
+
+
+def test_recorded_steps_are_for_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = static_steps(model_of("llama"))
+    monkeypatch.delattr("minitx.pipelines.generation.batches.generate_many")
+    results = generate_batches(model, EQUAL, Greedy(), batch_size=1, continuous=True, max_new_tokens=3)
+    rows = [row.tokens.tolist() for result in results for row in result]
+    assert rows == [
+        row.tolist() for row in minitx.generate(model, EQUAL, Greedy(), max_new_tokens=3).sequences
+    ]
 
 
 def test_batches_of_an_encoder_decoder_give_the_rows_of_generate() -> None:

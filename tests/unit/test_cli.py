@@ -111,7 +111,8 @@ def test_help_fits_and_teaches(run: Run, command: str) -> None:
 @pytest.mark.parametrize("command", ["generate", "explain", "chat"])
 def test_help_of_many_options_has_the_usual_ones(run: Run, command: str) -> None:
     short, full = run(command, "--help")[1], run(command, "--help-all")[1]
-    for option in ("--temperature X", "--greedy", "--max-new-tokens", "--help-all", "-h, --help"):
+    usual = ("--temperature X", "--greedy", "--max-new-tokens", "--optimize", "--compile")
+    for option in (*usual, "--help-all", "-h, --help"):
         assert option in short
         assert option in full
     assert "--eta-cutoff" not in short

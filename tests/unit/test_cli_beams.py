@@ -209,7 +209,7 @@ def test_phrases_as_text(run: Run, folder: Path) -> None:
     assert forced == objects(run, *argv, "--force-words", "10", "--force-text", "c d")
     bare = make(folder.parent / "without", tokenizer=False)
     _, _, err = run("generate", bare, "--ids", "5", "--beams", 4, "--force-text", "a")
-    assert "--force-text is text, which needs a tokenizer; there are options that take ids." in err
+    assert "--force-text is text, which needs a tokenizer; other options take ids." in err
 
 
 def test_phrases_are_what_is_written(monkeypatch: pytest.MonkeyPatch, tokenizer: minitx.Tokenizer) -> None:

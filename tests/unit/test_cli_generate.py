@@ -395,6 +395,23 @@ def test_json_is_one_object_per_row(run: Run, folder: Path, model: Any, tokenize
     assert one_by_one == plain
 
 
+def test_the_next_prompt_takes_the_place_of_one_that_has_ended(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+
+    def _spy(*arguments: Any, **options: Any) -> Any:
+        rows.append(options["rows"])
+        return minitx.generate_many(*arguments, **options)
+
+    monkeypatch.setattr("minitx.pipelines.generation.batches.generate_many", _spy)
+    argv = [folder, "a b", "c", "d e f", "--greedy", "--max-new-tokens", 4, "--batch-size", 2]
+    found = objects(run, *argv)
+    assert rows == [2]
+    assert found == objects(run, *argv, "--seconds", 100)  # of each batch
+    assert rows == [2]
+
+
 def test_ends(run: Run, folder: Path) -> None:
     argv = [folder, "a", "--greedy", "--max-new-tokens", 12]
     (free,) = objects(run, *argv, "--ignore-eos")
@@ -428,6 +445,9 @@ def test_ids_need_no_tokenizer(run: Run, folder: Path, tmp_path: Path) -> None:
     assert out == f"[1] 3 4\n{shown}\n\n[2] 3 4\n{shown}\n"
     assert run("explain", bare, "--ids", "3")[0] == 0
     assert fails(run, "generate", bare, "a").endswith(' Prompts can also be token ids: --ids "1 2 3".\n')
+    damaged = make(tmp_path / "damaged")
+    (damaged / "tokenizer.json").write_text("{")
+    assert "--ids" not in fails(run, "generate", damaged, "a")
     code, out, err = run("generate", bare, *argv, "--stop", "a")
     assert (code, out) == (2, "")
     assert "--stop is text, which needs a tokenizer" in err

@@ -604,3 +604,10 @@ def test_texts_are_chosen_before_the_first_token() -> None:
         expected = model(read[2:], None, written).logits
         assert torch.allclose(model.decode(written, cache=cache).logits, expected, atol=1e-5)
         model.decode(ids(1, 1), cache=cache.crop(0).select(torch.tensor([0])))
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart"])
+def test_a_batch_of_no_sources(model_type: str) -> None:
+    output = made(model_type)(ids(0, 5), None, ids(0, 3), output_attentions=True)
+    assert output.logits.shape == (0, 3, 99)
+    assert {(len(weights), *weights.shape[2:]) for weights in output.cross_attentions} == {(0, 3, 5)}

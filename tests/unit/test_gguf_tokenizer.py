@@ -214,6 +214,33 @@ def test_convert_writes_weights_and_tokenizer(
     assert main(["convert", str(path), str(folder)]) == 2
 
 
+def test_a_file_without_a_tokenizer_is_converted(
+    file: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = file("gpt2", 96, lambda writer: None), tmp_path / "folder"
+    assert main(["convert", str(path), str(folder)]) == 0
+    assert "has no tokenizer" in capsys.readouterr().err
+    ids = torch.tensor([[5, 6]])
+    assert torch.equal(minitx.load(folder)(ids).logits, minitx.load(path)(ids).logits)
+    assert main(["generate", str(path), "dogs"]) == 2
+    message = capsys.readouterr().err
+    assert "minitx convert" in message
+    assert "tokenizer=" not in message
+    assert "--ids" in message
+
+
+def test_a_damaged_file_is_not_one_without_a_tokenizer(
+    file: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "short.gguf"
+    path.write_bytes(file("gpt2", 96, lambda writer: None).read_bytes()[:-100])
+    for command in (["generate", str(path), "dogs"], ["convert", str(path), str(tmp_path / "folder")]):
+        assert main(command) == 2
+        message = capsys.readouterr().err
+        assert str(path) in message
+        assert "--ids" not in message
+
+
 @pytest.mark.parametrize(
     "command",
     ["generate FILE dogs --max-new-tokens 3", "explain FILE dogs", "score FILE dogs", "tokenize FILE dogs"],

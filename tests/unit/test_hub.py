@@ -121,6 +121,12 @@ def test_a_path_is_not_taken_for_an_id(hub: HubServer, name: str | Path) -> None
     assert hub.requests == []
 
 
+def test_a_gguf_file_that_is_missing_is_not_taken_for_an_id(hub: HubServer) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'missing\.gguf'"):
+        minitx.load("missing.gguf")
+    assert hub.requests == []
+
+
 def test_a_file_instead_of_its_folder(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match="is a file; pass the folder"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -19,7 +20,7 @@ from minitx.decoding.prompts import PaddedBatch
 from minitx.layers.cache import Cache, DynamicCache, StaticCache
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
-from minitx.optimize.classes import has_hooks
+from minitx.optimize.classes import ModelState, has_hooks
 from minitx.validation import ArgumentValueError, check_type
 
 
@@ -33,20 +34,22 @@ class PrefixCache:
 
     A change of the parameters or buffers empties the cache: other tensors, or a write that PyTorch counts,
     as of an optimizer or `load_state_dict`; so do other classes of modules, as a pass of `minitx.optimize`
-    gives them, and another attention backend. A write to `parameter.data` is not seen; call `clear` after
-    it. While a module of the model has forward hooks, as of `minitx.inspect`, nothing is read or stored.
+    gives them, another attention backend, and autocast that begins or ends. A write to `parameter.data` is
+    not seen; call `clear` after it. While a module of the model has forward hooks, as of `minitx.inspect`,
+    nothing is read or stored. A copy of a cache, deep or pickled, is empty.
 
     Args:
         model: a decoder in eval mode, whose rotary positions do not depend on the whole length, as those of
             type "dynamic" and "longrope" do.
-        max_bytes: of keys and values. What was not used for the longest time is dropped first.
+        max_bytes: of keys and values, by default 1 GiB. What was not used for the longest time is dropped
+            first; of tokens that do not fit the first ones are stored.
 
     Attributes:
         model: whose keys and values they are.
         reused: the number of tokens that did not have to be run.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: another model, or not a positive number of bytes.
+        ArgumentTypeError, ArgumentValueError: another model, or fewer bytes than a token takes.
     """
 
     def __init__(self, model: CausalModel, *, max_bytes: int = 2**30) -> None:
@@ -54,9 +57,9 @@ class PrefixCache:
         if not self.supports(model):
             hint = "keys of an encoder-decoder depend on its source, of dynamic and longrope on the length"
             raise ArgumentValueError("model", model, "a decoder whose keys depend on the tokens alone", hint)
-        max_bytes = check_size("max_bytes", max_bytes, 1, "of keys and values")
+        max_bytes = check_size("max_bytes", max_bytes, _bytes_per_token(model), "a token takes as many")
         self.model, self.reused = model, 0
-        self._tree, self._lock, self._weights = PrefixTree(max_bytes), RLock(), _weights(model)
+        self._tree, self._lock, self._state = PrefixTree(max_bytes), RLock(), ModelState(model)
 
     @staticmethod
     def supports(model: CausalModel) -> bool:
@@ -69,6 +72,13 @@ class PrefixCache:
     def __len__(self) -> int:
         """The number of stored tokens; those of a common beginning count once."""
         return self._tree.tokens
+
+    def __bool__(self) -> bool:
+        """True, also of an empty cache: `if prefix` tells a cache from None."""
+        return True
+
+    def __reduce__(self) -> tuple[Any, tuple[CausalModel]]:
+        return partial(type(self), max_bytes=self._tree.max_bytes), (self.model,)
 
     @property
     def num_bytes(self) -> int:
@@ -125,12 +135,12 @@ class PrefixCache:
         return cache.length
 
     def _check_weights(self) -> bool:
-        """Returns whether the weights are those of the stored tokens; drops all of these if not."""
-        weights = _weights(self.model)
-        if same := weights == self._weights:
+        """Returns whether the model is in the state of the stored tokens; drops all of these if not."""
+        state = ModelState(self.model)
+        if same := state.is_that_of(self._state):
             return same
         self.clear()
-        self._weights = weights
+        self._state = state
         return same
 
 
@@ -221,12 +231,11 @@ def _padded(pairs: Sequence[tuple[Tensor, Tensor] | None], time: int) -> tuple[T
     return padded[0], padded[1]
 
 
-def _weights(model: CausalModel) -> tuple[Any, ...]:
-    """Returns what changes with the tensors of a model, with a write to one, and what modules compute."""
-    tensors = (*model.parameters(), *model.buffers())
-    written = ((id(x), x.data_ptr(), x.dtype, 0 if x.is_inference() else x._version) for x in tensors)
-    states = map(vars, model.modules())
-    return (*written, *map(type, model.modules()), *((x.get("backend"), x.get("forward")) for x in states))
+def _bytes_per_token(model: CausalModel) -> int:
+    """Returns the bytes of the keys and values of a token in the dtype of the model."""
+    stack = model.config.stack
+    attention, size = stack.layer.attention, next(model.parameters()).element_size()
+    return 2 * stack.num_hidden_layers * attention.key_value_heads * attention.head_dim * size
 
 
 def _is_watched(model: CausalModel) -> bool:

@@ -41,9 +41,10 @@ class Node:
 
     def walk(self) -> Iterator[Self]:
         """Yields this node and all after it."""
-        yield self
-        for child in self.children.values():
-            yield from child.walk()
+        nodes = [self]
+        while nodes:
+            yield (node := nodes.pop())
+            nodes += node.children.values()
 
 
 class PrefixTree:
@@ -84,12 +85,14 @@ class PrefixTree:
         return keys[:, :count], values[:, :count]
 
     def add(self, tokens: Sequence[int], layers: Layers) -> None:
-        """Stores copies of keys and values, of the tokens that are not yet there.
+        """Stores copies of keys and values, of the tokens that are not yet there, as far as they fit.
 
         Args:
             tokens: T of them.
             layers: their keys and values.
         """
+        size = sum(x.nbytes for pair in layers for x in pair)
+        tokens = tokens[: self.max_bytes * len(tokens) // max(1, size)]
         count, path = self.find(tokens)
         end = path[-1] if path else self.root
         if count < len(tokens):
@@ -97,7 +100,8 @@ class PrefixTree:
             if held > count:
                 self._split(end, len(end.tokens) - (held - count))
                 end = end.parent or self.root
-            rest = [(key[:, count:].clone(), value[:, count:].clone()) for key, value in layers]
+            new = slice(count, len(tokens))
+            rest = [(key[:, new].clone(), value[:, new].clone()) for key, value in layers]
             leaf = Node(tuple(tokens[count:]), rest, end, used=self._now)
             end.children[leaf.tokens[0]] = leaf
             self.size, self.tokens = self.size + leaf.size, self.tokens + len(leaf.tokens)

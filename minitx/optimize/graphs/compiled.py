@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minitx.layers.cache import Cache, LayerCache, SlidingWindowCache
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module
 from minitx.optimize.graphs.model import device_of, fixed_steps_refusal, static_steps, undo_static_steps
 from minitx.optimize.graphs.step import FixedPart, StaticStep
@@ -71,9 +72,18 @@ class CompiledStep(StaticStep):
                     tensor[:, :, first : None if part.is_ring else attended] = 0
             self.cleared = attended
 
+    def can_run(self, cache: Cache) -> bool:
+        """Whether no part has a hook, and the last slot stays free.
+
+        Code for as many slots as there are would be another one, and each generation would need both.
+        """
+        layers = [layer for layer in cache.layers if not isinstance(layer, SlidingWindowCache)]
+        room = all(layer.key is not None and cache.length + 1 < layer.key.shape[2] for layer in layers)
+        return room and super().can_run(cache)
+
     def attended(self, length: int) -> int:
-        """Returns the number of slots that a step after `length` tokens attends to."""
-        return min(-(-(length + 1) // _SPAN) * _SPAN, self.real.shape[1])
+        """Returns the number of slots that a step after `length` tokens attends to, fewer than there are."""
+        return min(-(-(length + 1) // _SPAN) * _SPAN, self.real.shape[1] - 1)
 
     def run(self, model: Any, length: int) -> Any:
         """Runs the compiled code; the first call for one row, and for several, compiles it."""
@@ -115,17 +125,16 @@ def _needed(guards: Any) -> list[bool]:
     return [g.guard_type in kinds and not isinstance(g.value, nn.Parameter) for g in guards]
 
 
-def compiled_steps(model: Module, *, most: int = 4) -> Module:
+def compiled_steps(model: Module) -> Module:
     """Lets a model on a CPU run each step of a generation as code that `torch.compile` makes.
 
     The code is made when a step first runs, in half a minute or less, once for one row and once for several;
     it serves every batch size and every length. PyTorch keeps parts of it in a folder for later processes.
-    Steps of several tokens, caches that grow, gradients, hooks and requests for hidden states or attention
-    weights take the plain path. Logits are equal up to rounding.
+    Steps of several tokens, the step that fills a cache, caches that grow, gradients, hooks and requests for
+    hidden states or attention weights take the plain path. Logits are equal up to rounding.
 
     Args:
         model: one that predicts the next token, on a CPU.
-        most: how many caches of other sizes are kept; the one that was not used for longest is dropped.
 
     Returns:
         The model; its class has changed in place, parameters, names and hooks stay.
@@ -139,7 +148,7 @@ def compiled_steps(model: Module, *, most: int = 4) -> Module:
     if device.type != "cpu":
         raise ArgumentValueError("model", model, f"on a CPU, not on {device}", "cuda_graphs serves a GPU")
     check_compiler()
-    return static_steps(model, CompiledStep, most)
+    return static_steps(model, CompiledStep)
 
 
 def undo_compiled_steps(model: Module) -> Module:
@@ -148,7 +157,9 @@ def undo_compiled_steps(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return undo_static_steps(model)
+    undo_static_steps(model)
+    note_undone(model, "compiled_steps")
+    return model
 
 
 def no_compiled_steps(model: nn.Module) -> str | None:

@@ -20,6 +20,7 @@ from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import InPlaceOf, Module, TracksWeight, all_modules, mix_in, take_out
 from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
@@ -49,8 +50,8 @@ class Steps:
         self.numbers = count()
         self.code: Any = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
-        return Steps(self.kind, self.most)
+    def __reduce__(self) -> tuple[type[Steps], tuple[type[StaticStep], int]]:
+        return Steps, (self.kind, self.most)  # a copy, deep or pickled, begins without steps
 
     def of(self, model: Any, cache: Cache) -> StaticStep | None:
         """Returns the step for a cache, and creates it if needed; None for a cache without fixed shapes."""
@@ -123,7 +124,7 @@ def _step(model: Any, *inputs: Any, cache: Any = None, logits_to_keep: int = 0, 
         check_same_rotation(positions, position_ids, length, past.high_water_mark)
     with model.graph_steps.lock:
         step = model.graph_steps.of(model, past)
-        return step(model, ids, position_ids, past) if step is not None and step.can_run() else None
+        return step(model, ids, position_ids, past) if step is not None and step.can_run(past) else None
 
 
 def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int = 4) -> Module:
@@ -226,4 +227,6 @@ def undo_cuda_graphs(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    return undo_static_steps(model)
+    undo_static_steps(model)
+    note_undone(model, "cuda_graphs")
+    return model

@@ -160,8 +160,12 @@ class StaticStep:
             for layer, part in zip(cache.layers, self.parts, strict=True)
         )
 
-    def can_run(self) -> bool:
-        """Whether no part has a hook, which a graph would not call, or needs to know the chosen experts."""
+    def can_run(self, cache: Cache) -> bool:
+        """Whether no part has a hook, which a graph would not call, or needs to know the chosen experts.
+
+        Args:
+            cache: of the rows.
+        """
         many = len(self.ids) > FEW_TOKENS
         return not any(
             has_hooks(m) or "forward" in m.__dict__ or (many and isinstance(m, MixtureOfExperts))

@@ -38,6 +38,9 @@ def quantize_model(
     chosen, left = choose(model, scheme, skip, head)
     if not chosen:
         reasons = ", ".join(f"{name}: {reason}" for name, reason in left.items())
+        if any(isinstance(module, Quantized) for module in model.modules()):
+            again = "it is quantised already: undo_quantization(model) first"
+            reasons = f"{again}; {reasons}" if reasons else again
         hint = reasons[:200] or "it has no nn.Linear"
         raise ArgumentValueError("model", model, "one with projections that can be quantised", hint)
     buffers, fused = _all_buffers(model, scheme, chosen)

@@ -17,6 +17,7 @@ from minitx.validation import ArgumentValueError
 
 WEIGHT, SCALE = "quantized_weight", "quantized_scale"  # the buffers
 _AGAIN = "call minitx.optimize.quantize.undo_quantization(model), change it, and quantise it again"
+_COPY = "copy the model outside torch.inference_mode(), in which PyTorch counts no changes of weights"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Quantized(TracksWeight, nn.Module):
             raise ArgumentValueError("model", self, expected, hint)
         if not (torch.compiler.is_compiling() or self.quantized_from.source.is_of(weight)):
             expected = "the one that was quantised, in its dtype and on its device"
-            raise ArgumentValueError("weight", weight, expected, _AGAIN)
+            raise ArgumentValueError("weight", weight, expected, _COPY if weight.is_inference() else _AGAIN)
         return weight.dtype
 
     def is_current(self) -> bool:
@@ -77,6 +78,11 @@ class Quantized(TracksWeight, nn.Module):
         """Notes that a current weight lies in other memory now, with the same values."""
         source = source_of(cast(Tensor, self._parameters["weight"]))
         self.quantized_from = replace(self.quantized_from, source=source)
+
+    def change_former_class(self, choose: Callable[[Any], type[nn.Module] | None]) -> None:
+        """Changes the class that `undo_quantization` gives back; None: it stays."""
+        if kind := choose(self.quantized_from.kind):
+            self.quantized_from = replace(self.quantized_from, kind=kind)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts the parameters alone, as `to` and `half` do: the scales have the dtype of the kernel."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module, all_modules
 from minitx.optimize.quantize.apply import quantize_model
 from minitx.optimize.quantize.choice import ROUTERS
@@ -139,6 +140,7 @@ def undo_quantization(model: Module) -> Module:
                 delattr(module, name)
             module.__class__ = origin.kind  # type: ignore[assignment]
     vars(model).pop(LEFT, None)
+    note_undone(model, "int8_dynamic")
     return model
 
 

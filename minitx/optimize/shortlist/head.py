@@ -32,7 +32,9 @@ class _ListedProjection(InPlaceOf, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., listed outputs)"""
-        weight, bias = rows_of(self)
+        parameters = (self.weight, self.bias)
+        records = torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in parameters)
+        weight, bias = selected(self, listed_by(self)) if records else rows_of(self)
         return linear(x.to(weight.dtype), weight, bias)
 
 
@@ -68,18 +70,35 @@ def rows_of(projection: nn.Linear) -> tuple[Tensor, Tensor | None]:
     weight, bias = projection.weight, projection.bias
     same_bias = rows.bias is None if bias is None else rows.sources[1].is_of(bias)
     if not (same_bias and rows.sources[0].is_of(weight)):
-        rows = vars(projection)[_ROWS] = gathered(projection, vars(projection)[_LISTED])
+        rows = vars(projection)[_ROWS] = gathered(projection, listed_by(projection))
     return rows.weight, rows.bias
 
 
-@torch.no_grad()
-def gathered(projection: nn.Linear, listed: Tensor) -> _Rows:
+def listed_by(projection: nn.Linear) -> Tensor:
+    """Returns the listed tokens, (N,), after it has dropped those that a smaller vocabulary has not."""
+    listed: Tensor = vars(projection)[_LISTED]
+    if listed[-1] >= projection.out_features:
+        listed = listed[listed < projection.out_features]
+        if len(listed) == 0:
+            hint = "call vocabulary_shortlist with ids of the vocabulary as it is now"
+            raise ArgumentValueError("ids", vars(projection)[_LISTED], "of tokens in the vocabulary", hint)
+        vars(projection)[_LISTED] = listed
+    return listed
+
+
+def selected(projection: nn.Linear, listed: Tensor) -> tuple[Tensor, Tensor | None]:
     """Returns copies of some rows of weight and bias in one dtype: (N,) -> (N, inputs), (N) or None."""
     weight, bias = projection.weight, projection.bias
     index, dtype = listed.to(weight.device), wider(weight, bias)
     rows = weight.index_select(0, index).to(dtype)
-    listed_bias = None if bias is None else bias.index_select(0, index).to(dtype)
-    return _Rows(rows, listed_bias, (WeightIdentity(weight), WeightIdentity(bias)))
+    return rows, None if bias is None else bias.index_select(0, index).to(dtype)
+
+
+@torch.no_grad()
+def gathered(projection: nn.Linear, listed: Tensor) -> _Rows:
+    """Returns copies of some rows, and what they are copies of: (N,) -> (N, inputs), (N) or None."""
+    sources = WeightIdentity(projection.weight), WeightIdentity(projection.bias)
+    return _Rows(*selected(projection, listed), sources)
 
 
 def vocabulary_shortlist(model: Module, ids: Iterable[int] | Tensor) -> Module:
@@ -87,8 +106,9 @@ def vocabulary_shortlist(model: Module, ids: Iterable[int] | Tensor) -> Module:
 
     Changes the classes of the head and its projection in place; parameters, names and hooks stay, and `save`
     writes the model as it was. The rows of the weight are copied, and copied again when it has changed; at
-    every step if it was made in inference mode, as PyTorch then does not count changes. A list replaces an
-    earlier one. An end token that is not in it cannot be generated.
+    every step if it was made in inference mode, as PyTorch then does not count changes, and where gradients
+    are recorded. A list replaces an earlier one. An end token that is not in it cannot be generated. Tokens
+    that `resize_token_embeddings` drops leave the list.
 
     Args:
         model: a model of minitx in eval mode with a head for the tokens of a vocabulary.

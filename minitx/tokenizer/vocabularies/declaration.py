@@ -61,6 +61,10 @@ class VocabularyFiles:
     build_backends: Callable[[Path, Settings, Backend, VocabularyFiles], TokenizerBackends] | None = None
 
 
+class MissingTokenizerError(ValueError):
+    """There is no tokenizer beside a model, or none that minitx can build."""
+
+
 class Family(NamedTuple):
     """The tokenizer of one architecture: class, model inputs, vocabulary files and languages."""
 

@@ -18,6 +18,7 @@ from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import Settings, add_tokens
 from minitx.tokenizer.vocabularies.bounds import check_ids
 from minitx.tokenizer.vocabularies.byte_level import QWEN_WORDS
+from minitx.tokenizer.vocabularies.declaration import MissingTokenizerError
 from minitx.tokenizer.vocabularies.post_processors import optional_boundaries
 from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces
 
@@ -41,7 +42,7 @@ _OTHER_KEYS = (
     *(f"fim_{name}_token_id" for name in ("pre", "suf", "mid", "pad", "rep", "sep")),
     *(f"{name}_token_id" for name in ("prefix", "suffix", "middle")),
 )
-_PASS = "convert the original checkpoint's tokenizer, and pass it by tokenizer="
+_PASS = "use the original checkpoint's: minitx convert makes a folder, into which its files can be copied"
 
 
 class Words(NamedTuple):
@@ -108,15 +109,17 @@ def read_gguf(path: Path) -> tuple[TokenizerBackends, Settings, dict[str, Any]]:
     """Returns the tokenizer of a GGUF file, its settings, and the config of the model.
 
     Raises:
-        ValueError: no tokenizer, one of a kind that minitx does not build, or a damaged one.
+        MissingTokenizerError: no tokenizer, or one of a kind that minitx does not build.
+        ValueError: a damaged one.
     """
     file = open_gguf(path)
     config, keys = gguf_config(path), Metadata(file, "tokenizer.ggml")
     kind = keys.text("model", None)
     if kind is None:
-        raise ValueError(f"{path}: has no tokenizer; {_PASS}.")
+        raise MissingTokenizerError(f"{path}: has no tokenizer; {_PASS}.")
     if kind not in ("llama", "gpt2"):
-        raise ValueError(f"{path}: has a tokenizer of kind {kind!r}; minitx builds llama and gpt2; {_PASS}.")
+        reason = f"has a tokenizer of kind {kind!r}; minitx builds llama and gpt2"
+        raise MissingTokenizerError(f"{path}: {reason}; {_PASS}.")
     texts = keys.values("tokens", str)
     kinds = keys.values("token_type", int, [_NORMAL] * len(texts))
     if len(kinds) != len(texts) or not all(1 <= kind <= _LARGEST_KIND for kind in kinds):
@@ -130,7 +133,8 @@ def read_gguf(path: Path) -> tuple[TokenizerBackends, Settings, dict[str, Any]]:
         raise ValueError(f"{path}: the token {wrong[0]!r:.60} is in the vocabulary twice; it is damaged.")
     keys.ignore(_OTHER_KEYS)
     if unread := keys.unread():
-        raise ValueError(f"{path}: has {', '.join(unread)}, unknown to minitx for a tokenizer; {_PASS}.")
+        reason = f"has {', '.join(unread)}, unknown to minitx for a tokenizer"
+        raise MissingTokenizerError(f"{path}: {reason}; {_PASS}.")
     backend.post_processor = optional_boundaries(bos=words.bos)(settings, backend)
     return TokenizerBackends.of(backend), settings, config
 
@@ -141,7 +145,7 @@ def _words(keys: Metadata) -> Words:
     if name == "default":
         name = _USUAL.get(Metadata(keys.file, "general").text("architecture"), name)
     if name not in WORDS:
-        raise ValueError(
+        raise MissingTokenizerError(
             f"{keys.file.path}: splits texts by the rule {name!r} (tokenizer.ggml.pre), which minitx does "
             f"not know; it knows {', '.join(WORDS)}; {_PASS}."
         )

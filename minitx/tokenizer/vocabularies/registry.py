@@ -22,7 +22,12 @@ from minitx.tokenizer.vocabularies import (
 )
 from minitx.tokenizer.vocabularies import sentencepiece_with_vocabulary as with_vocabulary
 from minitx.tokenizer.vocabularies.bounds import check_ids
-from minitx.tokenizer.vocabularies.declaration import WITH_TYPES, WITHOUT_TYPES, Family
+from minitx.tokenizer.vocabularies.declaration import (
+    WITH_TYPES,
+    WITHOUT_TYPES,
+    Family,
+    MissingTokenizerError,
+)
 
 
 def build(folder: Path, family: str, pattern: str | None = None) -> tuple[TokenizerBackends, Settings]:
@@ -37,12 +42,13 @@ def build(folder: Path, family: str, pattern: str | None = None) -> tuple[Tokeni
         The tokenizer and its settings.
 
     Raises:
-        ValueError: no fitting vocabulary file, a damaged one, or one that lacks a needed token.
+        MissingTokenizerError: no fitting vocabulary file.
+        ValueError: a damaged one, or one that lacks a needed token.
     """
     present = sorted(entry.name for entry in folder.iterdir())
     listing = f"The folder holds {', '.join(present) or 'nothing'}."
     if family not in FAMILIES:
-        raise ValueError(
+        raise MissingTokenizerError(
             f"{folder} has no tokenizer.json, and older vocabulary files are read for "
             f"{', '.join(FAMILIES)}, not for {family!r}; pass the model type if it is one of them. {listing}"
         )
@@ -52,7 +58,7 @@ def build(folder: Path, family: str, pattern: str | None = None) -> tuple[Tokeni
         expected = [" with ".join(source.files) for source in sources]
         if pattern is None:
             expected.insert(0, "tokenizer.json")
-        raise ValueError(
+        raise MissingTokenizerError(
             f"{folder} has no vocabulary file of a {family!r} tokenizer: looked for "
             f"{' or '.join(expected)}. {listing}"
         )

@@ -191,6 +191,10 @@ def test_so_many_tokens_that_they_mean_all() -> None:
         generate(LLAMA, PROMPTS, strategy, max_new_tokens=2**63)
     with pytest.raises(ValueError, match=r"max_new_tokens=1000000000 must be at most 58 .* the model has 64"):
         generate(MODEL, PROMPTS, strategy, max_new_tokens=10**9)
+    with pytest.raises(
+        TypeError, match=r"max_new_tokens=\[1, 2, 3, 4\] .*minitx.generate_many takes one number per"
+    ):
+        generate(MODEL, PROMPTS, strategy, max_new_tokens=[1, 2, 3, 4])  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize("name", ["num_samples", "prefill_chunk"])

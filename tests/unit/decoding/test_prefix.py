@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -206,6 +208,63 @@ def test_it_is_refused_where_keys_depend_on_more(models: Any) -> None:
         minitx.generate(models("gpt2"), [[5]], Greedy(), max_new_tokens=2, prefix=True)
     with pytest.raises(ArgumentValueError, match="max_bytes"):
         PrefixCache(models("gpt2"), max_bytes=0)
+    with pytest.raises(ArgumentValueError, match="at least 512; a token takes as many"):
+        PrefixCache(models("gpt2"), max_bytes=511)
+
+
+def test_a_new_parameter_at_the_address_of_an_old_one_is_another() -> None:
+    model = model_of("llama")
+    prefix, attention = PrefixCache(model), model.decoder.layers[0].attention.self_attention
+    for _ in range(20):
+        minitx.generate(model, [START], Greedy(), max_new_tokens=2, stop=NO_END, prefix=prefix)
+        values = attention.V.weight.detach().clone()
+        attention.V.weight = None  # its memory is free for the next one
+        attention.V.weight = torch.nn.Parameter(values + torch.randn(values.shape) * 0.1)
+        assert prefix.matching(START) == 0
+
+
+def test_a_cache_filled_under_autocast_is_not_read_outside() -> None:
+    model = model_of("llama")
+    prefix = PrefixCache(model)
+    options: dict[str, Any] = {"max_new_tokens": 3, "stop": NO_END}
+    expected = ids(minitx.generate(model, [START], Greedy(), **options))
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            minitx.generate_many(model, [START, START[:3]], Greedy(), prefix=prefix, **options)
+            assert prefix.matching(START) == len(START)
+        assert ids(minitx.generate(model, [START], Greedy(), prefix=prefix, **options)) == expected
+
+
+def test_a_long_conversation_fills_the_cache() -> None:
+    """Each turn is a node after the one before: more of them than calls that Python nests."""
+    tree, layers = PrefixTree(16 * 1500), [(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2))]
+    for end in range(1, 1600):
+        tokens = [*range(end)]
+        tree.add(tokens, [(key.expand(1, end, 2), value.expand(1, end, 2)) for key, value in layers])
+    assert tree.tokens == 1500
+    assert len([*tree.root.walk()]) == 1501
+
+
+def test_of_a_prompt_that_does_not_fit_the_beginning_is_stored(models: Any) -> None:
+    model = models("gpt2")
+    prefix = PrefixCache(model, max_bytes=4 * 512 + 100)
+    minitx.generate(model, [START], Greedy(), max_new_tokens=2, stop=NO_END, prefix=prefix)
+    assert (len(prefix), prefix.matching(START)) == (4, 4)
+
+
+def test_an_empty_cache_is_true_and_a_copy_is_empty(models: Any) -> None:
+    model = models("llama")
+    prefix = PrefixCache(model, max_bytes=8000)
+    assert not len(prefix)
+    assert prefix
+    minitx.generate(model, [START], Greedy(), max_new_tokens=2, stop=NO_END, prefix=prefix)
+    both, pickled = copy.deepcopy((model, prefix)), pickle.loads(pickle.dumps(prefix))
+    assert both[1].model is both[0]
+    for each in (both[1], pickled):
+        assert not len(each)
+        options: dict[str, Any] = {"max_new_tokens": 2, "stop": NO_END, "prefix": each}
+        minitx.generate(each.model, [START], Greedy(), **options)
+        assert repr(each) == repr(prefix)
 
 
 def test_threads_share_it(models: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import pydoc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +144,7 @@ def test_report(gpt2: Any) -> None:
         package, _, name = step.undo.rpartition(".")
         assert callable(getattr(sys.modules[package], name))
     assert report(copy.deepcopy(model)) == report(model)
+    assert repr(report(model)) == text
     nothing = minitx.optimize(model, passes=())
     assert "nothing was applied" in str(report(nothing))
 
@@ -181,7 +184,10 @@ def test_listed_passes(gpt2: Any) -> None:
         ({"passes": "pack_weights"}, "passes='pack_weights'"),
         ({"passes": ["packed"]}, "passes='packed'"),
         ({"passes": [], "int8": True}, "int8=True"),
-        ({"passes": ["pack_weights", "int8_dynamic"]}, "pack_weights and int8_dynamic"),
+        (
+            {"passes": ["pack_weights", "int8_dynamic"]},
+            "must be a list with one of pack_weights and int8_dynamic",
+        ),
         ({"passes": ["unpadded", "fuse_projections", "int8_dynamic"], "model": nn.Sequential()}, "model"),
         ({"model": [1]}, "model"),
     ],
@@ -350,3 +356,47 @@ def test_command_line(gpt2: Any, tmp_path: Path) -> None:
     assert report(Source(str(tmp_path)).model(tmp_path, None)) is None
     with pytest.raises(ArgumentValueError, match="optimize='bfloat16' must be left out: the model is in"):
         Source(str(tmp_path), optimize="bfloat16", dtype="float64").model(tmp_path, None)
+
+
+def test_products_in_bfloat16_of_a_model_in_bfloat16(gpt2: Any, tmp_path: Path) -> None:
+    model = copy.deepcopy(gpt2).bfloat16()
+    with pytest.raises(
+        ArgumentValueError, match=r"in torch.bfloat16; model.float\(\) converts it to float32"
+    ):
+        minitx.optimize(model, dtype=torch.bfloat16)
+    minitx.save(model, tmp_path)
+    with pytest.raises(ArgumentValueError, match="choose exact, or load it with --dtype float32"):
+        Source(str(tmp_path), optimize="bfloat16").model(tmp_path, None)
+
+
+def test_the_command_line_shows_one_line_at_a_terminal(
+    gpt2: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for quiet, shown in ((False, "optimized: fuse_projections, pack_weights\n"), (True, "")):
+        auto.optimize_as(copy.deepcopy(gpt2), "exact", compile=False, quiet=quiet)
+        assert capsys.readouterr().err == shown
+
+
+def test_the_call_of_the_package_is_described() -> None:
+    assert [*inspect.signature(minitx.optimize).parameters] == [
+        *inspect.signature(auto.optimize).parameters,
+    ]
+    shown = pydoc.plain(pydoc.render_doc(minitx.optimize))
+    for word in ("minitx.optimize(model", "passes: names of the passes", "verbose: ", "compile: "):
+        assert word in shown
+
+
+@pytest.mark.parametrize("name", ["fuse_projections", "pack_weights", "int8_dynamic", "compiled_steps"])
+def test_a_pass_undone_by_its_own_function_leaves_the_report(
+    gpt2: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minitx.optimize.graphs.compiled.check_compiler", lambda: None)
+    names = dict.fromkeys(["fuse_projections", name])
+    model = minitx.optimize(copy.deepcopy(gpt2), passes=[*names], verbose=False)
+    auto.PASSES[name].undo(model)
+    noted = report(model)
+    assert noted is not None
+    assert [step.name for step in noted.applied] == [other for other in names if other != name]
+    assert noted.left_out[name] == "undone since"
+    assert torch.equal(logits(undo_optimize(model)), logits(gpt2))

@@ -26,12 +26,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is dep
 ALL: dict[str, Any] = {"stop": Stop(eos=())}
 
 
+COMPILATIONS: list[int] = []  # the numbers of their guards
+
+
 @pytest.fixture(scope="module")
 def llama() -> Iterator[tuple[Any, Any]]:
     """A model and its twin with compiled steps, compiled once for all tests."""
-    plain = decoder("llama")
+    module, plain = import_module("minitx.optimize.graphs.compiled"), decoder("llama")
+    needed = module._needed
+    module._needed = lambda guards: COMPILATIONS.append(len(guards)) or needed(guards)
     twin = compiled_steps(copy.deepcopy(plain))
     yield plain, twin
+    module._needed = needed
     undo_compiled_steps(twin)
     assert type(twin) is type(plain)
 
@@ -75,6 +81,20 @@ def test_generations(
     assert counted == []
     assert tokens(minitx.generate(twin, prompts, strategy, **options)) == tokens(expected)
     assert counted
+
+
+def test_code_serves_all_sizes(llama: tuple[Any, Any]) -> None:
+    """It is made for one row and for several, by whatever length comes first."""
+    _, twin = llama
+
+    def _run(rows: int, new: int) -> int:
+        minitx.generate(twin, [[5, 6, 7]] * rows, Greedy(), max_new_tokens=new, **ALL)
+        return len(COMPILATIONS)
+
+    _run(1, 3)
+    compiled = _run(2, 3)
+    assert compiled
+    assert {_run(rows, new) for rows, new in ((1, 40), (1, 9), (5, 4), (4, 40), (3, 70))} == {compiled}
 
 
 def test_rows_that_come_and_go(llama: tuple[Any, Any], counted: list[int]) -> None:
@@ -154,7 +174,7 @@ def test_changed_weights(counted: list[int]) -> None:
                 dense.weight.mul_(1.5)
         counted.clear()
         result = minitx.generate(model, [[5, 6, 7]], Greedy(), **options)[0]
-        assert len(counted) == 2
+        assert counted == [3]  # the step that fills the last slot takes the plain path
         plain = undo_compiled_steps(copy.deepcopy(model))
         expected = minitx.generate(plain, [[5, 6, 7]], Greedy(), **options)[0]
         torch.testing.assert_close(result.logprobs, expected.logprobs, atol=1e-5, rtol=0.0)

@@ -79,10 +79,23 @@ def test_the_figures_are_those_of_the_definitions(ids: Ids, reference: Any) -> N
     assert measured.kl == pytest.approx((p * (p / q).log()).sum(-1).mean().item(), rel=1e-3)
     assert measured.agreement == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item())
     assert measured.change == measured.perplexity / measured.reference_perplexity - 1
+    differences = (p / q).gather(2, target).log().flatten()
+    error = math.exp(differences.mean()) * differences.std() / len(differences) ** 0.5
+    assert measured.error == pytest.approx(error.item(), rel=1e-3)
+    assert quality(model, reference, batch[:1, :2]).error == math.inf
     assert quality(model, reference, list(batch)).perplexity == pytest.approx(measured.perplexity, rel=1e-5)
     assert str(quality(reference, reference, batch)).endswith(
-        "(+0.00 %)\nsame first choice 100.0 %, KL 0.00000 nats, 177 tokens"
+        "(+0.00 % ± 0.00)\nsame first choice 100.0 %, KL 0.00000 nats, 177 tokens"
     )
+
+
+def test_a_text_with_more_tokens_than_positions_is_divided(reference: Any) -> None:
+    positions = reference.decoder_embedder.max_tokens
+    ids = torch.arange(2 * positions + 1)[None] % 400
+    model = int8_dynamic(load())
+    parts = quality(model, reference, [*ids[:, :-1].view(2, -1)])
+    assert quality(model, reference, ids) == parts
+    assert parts.tokens == 2 * (positions - 1)
 
 
 def test_losses_are_computed_where_the_model_is(reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +121,8 @@ def test_bad_arguments(reference: Any) -> None:
     for ids in ([[1]], torch.tensor([1, 2]), torch.ones(1, 3)):
         with pytest.raises(ArgumentValueError, match="token ids of shape"):
             quality(reference, reference, ids)
-    for ids in ("a text", None, []):
+    with pytest.raises(ArgumentValueError, match=r"ids=\[\] must be at least one list.* empty"):
+        quality(reference, reference, [])
+    for ids in ("a text", None):
         with pytest.raises(ArgumentTypeError, match="ids="):
             quality(reference, reference, ids)

@@ -666,3 +666,9 @@ def test_shapes_of_inputs(quantize: Callable[..., Any], shape: tuple[int, ...]) 
     y = quantize(layer)(x)
     assert y.shape == expected.shape
     assert torch.allclose(y, expected, atol=0.3)
+
+
+def test_a_model_that_is_quantised_already() -> None:
+    model = int8_dynamic(minitx.from_config(GPT2, head="causal-lm").eval())
+    with pytest.raises(ArgumentValueError, match=r"quantised already: undo_quantization\(model\) first"):
+        int8_dynamic(model)
