@@ -16,7 +16,7 @@ from minitx.optimize import report
 from minitx.optimize.quantize import int4_weights, int8_weights
 from minitx.validation import ArgumentValueError
 
-TRIAL = 3  # new tokens of the generation that compiles: the first is the prompt's, the others are of steps
+TRIAL = 4  # new tokens of the generation that compiles: the first is the prompt's, the last may be uncompiled
 
 
 class MinitxOptimized(Minitx):

