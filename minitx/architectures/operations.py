@@ -181,7 +181,7 @@ def concatenate(tensors: Sequence[Tensor]) -> Tensor:
 
     On the meta device, PyTorch's own function would import its compiler, which takes half a second.
     """
-    if all(x.is_meta for x in tensors):
+    if tensors and all(x.is_meta and x.shape[1:] == tensors[0].shape[1:] for x in tensors):
         return tensors[0].new_empty((sum(len(x) for x in tensors), *tensors[0].shape[1:]))
     return torch.cat(list(tensors))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ _MEASURING = Lock()
 
 class PackedBfloat16(Packed):
     """The packed copy of one weight, rounded to bfloat16."""
+
+    narrow: ClassVar[bool] = True
 
     def pack(self, weight: Tensor) -> Tensor:
         """Returns a copy of a weight: (outputs, inputs) -> (outputs, inputs)."""

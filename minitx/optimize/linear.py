@@ -163,19 +163,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+class Operators:
+    """Whether products are traced as operators, which have no derivatives: where steps are compiled."""
+
+    traced = 0  # how many steps may be compiling
+
+
 def is_left_to_operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether `torch.compile` traces a product that `minitx.optimize.operator` computes in the compiled code.
+    """Whether `minitx.optimize.operator` computes a product in compiled code.
 
     Args:
         x: (..., inputs)
         weight: (outputs, inputs)
         bias: (outputs), or None.
     """
-    if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+    if not torch.compiler.is_dynamo_compiling() or not Operators.traced:
         return False
-    records = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     large = weight.numel() >= LARGE and x.is_cpu and weight.is_cpu
-    return large and not records and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    return large and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

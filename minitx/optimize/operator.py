@@ -1,8 +1,8 @@
-"""The operator `minitx::linear`: a projection that compiled code leaves to the products of this package.
+"""Operators that compiled steps leave to the products of this package.
 
-Compiled code would take PyTorch's own product, which for few rows is slow on many processors. The operator is
-opaque to the compiler: when the code runs, it takes the packed copy of the weight where a pass made one, and
-else the fastest product of the machine, as in a model that is not compiled.
+`torch.compile` would take PyTorch's own product, which for few rows is slow on many processors. These are
+opaque to the compiler: when the code runs, `minitx::packed_linear` takes the packed copy of the weight that a
+pass made, and `minitx::linear` the fastest product of the machine, as in a model that is not compiled.
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minitx.optimize.bfloat16 import PackedBfloat16
 from minitx.optimize.linear import linear
 from minitx.optimize.packed import packed_at, product
 
+_ARGUMENTS = "Tensor x, Tensor weight, Tensor? bias"
 _LIBRARY = torch.library.Library("minitx", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
+_LIBRARY.define(f"linear({_ARGUMENTS}) -> Tensor")  # type: ignore[no-untyped-call]
+_LIBRARY.define(f"packed_linear({_ARGUMENTS}, bool narrow) -> Tensor")  # type: ignore[no-untyped-call]
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool) -> Tensor:
     """(..., inputs), (outputs, inputs), (outputs) -> (..., outputs)"""
-    found = packed_at(weight)
-    return linear(x, weight, bias) if found is None else product(x, found[0], bias, found[1])
+    if (found := packed_at(weight, narrow)) is not None:
+        parameter, packed = found
+        return product(x, parameter, bias, packed)
+    return product(x, weight, bias, PackedBfloat16()) if narrow else linear(x, weight, bias)
 
 
-def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool = False) -> Tensor:
     """(..., inputs), (outputs, inputs), (outputs) -> (..., outputs), without values"""
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
-_LIBRARY.impl("linear", _linear, "CPU")  # type: ignore[no-untyped-call]
-torch.library.register_fake("minitx::linear", _shape, lib=_LIBRARY)
+_LIBRARY.impl("linear", linear, "CPU")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("packed_linear", _packed_linear, "CPU")  # type: ignore[no-untyped-call]
+for _name in ("linear", "packed_linear"):
+    torch.library.register_fake(f"minitx::{_name}", _shape, lib=_LIBRARY)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -50,6 +50,8 @@ _ROWS = 64  # for which a weight is packed; its order serves every number of row
 class Packed:
     """The packed copy of one weight. Copies and pickles of it are empty, and packed at their first use."""
 
+    narrow: ClassVar[bool] = False  # whether the copy is in bfloat16, whatever the dtype of the weight
+
     def __init__(self) -> None:
         self._source = WeightIdentity()
         self._copy: Tensor | None = None
@@ -69,7 +71,7 @@ class Packed:
             self._copy = self.pack(weight.detach()) if packable else None
             self._source = WeightIdentity(weight, owner)
             if packable and owner is None:
-                _AT[weight.data_ptr()] = self
+                _AT[weight.data_ptr(), self.narrow] = self
         return self._copy
 
     @property
@@ -98,7 +100,8 @@ class Packed:
         return type(self), ()
 
 
-_AT: WeakValueDictionary[int, Packed] = WeakValueDictionary()  # by the address of the weight
+# By the address of the weight, and `narrow`
+_AT: WeakValueDictionary[tuple[int, bool], Packed] = WeakValueDictionary()
 
 
 class PackedLinear(FastLinear):
@@ -277,7 +280,7 @@ def product(
         (..., outputs)
     """
     if is_left_to_operator(x, weight, bias):
-        compiled: Tensor = torch.ops.minitx.linear(x, weight, bias)
+        compiled: Tensor = torch.ops.minitx.packed_linear(x, weight, bias, packed.narrow)
         return compiled
     copy = copy_for(x, weight, bias, packed, owner)
     return linear(x, weight, bias) if copy is None else packed.multiply(x, copy, bias)
@@ -309,17 +312,19 @@ def copy_for(
     return None if plain else copy
 
 
-def packed_at(weight: Tensor) -> tuple[Tensor, Packed] | None:
+def packed_at(weight: Tensor, narrow: bool) -> tuple[Tensor, Packed] | None:
     """Returns the parameter that lies where a weight does, and its packed copy; None: it has none.
 
     Args:
         weight: (outputs, inputs), the parameter itself or another tensor of the same memory.
+        narrow: whether the copy is in bfloat16, whatever the dtype of the weight.
     """
-    packed = _AT.get(weight.data_ptr())
+    packed = _AT.get((weight.data_ptr(), narrow))
     parameter = None if packed is None else packed.weight
     if packed is None or parameter is None or parameter.data_ptr() != weight.data_ptr():
         return None
-    return (parameter, packed) if parameter.shape == weight.shape else None
+    same = parameter.shape == weight.shape and parameter.dtype == weight.dtype
+    return (parameter, packed) if same else None
 
 
 def can_be_packed(weight: Tensor) -> bool:

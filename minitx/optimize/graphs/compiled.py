@@ -4,27 +4,30 @@ A step of a small batch takes a CPU about as long in Python and in many small ke
 its projections. Compiled code has one kernel for all that lies between two products. These stay what they are
 in a model that is not compiled: see `minitx.optimize.operator`.
 
-The sizes of batch and cache are not part of the code, so that a model is compiled twice at most: for one row,
-and for several.
+The sizes of batch and cache are not part of the code: it is made once for one row and once for several, and
+again only for other kinds of inputs, such as sources with padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from types import FunctionType
 from typing import Any
-from weakref import ref
+from weakref import finalize, ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from minitx.layers.attention import eager, sdpa
 from minitx.layers.cache import Cache, LayerCache, SlidingWindowCache
 from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module
 from minitx.optimize.graphs.model import device_of, fixed_steps_refusal, static_steps, undo_static_steps
-from minitx.optimize.graphs.step import FixedPart, StaticStep
+from minitx.optimize.graphs.step import Built, FixedPart, NotCompiledError, StaticStep
+from minitx.optimize.linear import Operators
 from minitx.validation import ArgumentValueError, check_type
 
 _SPAN = 32  # the slots that a step attends to are a multiple of this, so that few sizes occur
@@ -58,7 +61,8 @@ class CompiledStep(StaticStep):
     def adopt(self, cache: Cache) -> None:
         """Takes the tensors of a cache, which other operations may have replaced since the last step."""
         parts = [*zip(cache.layers, self.parts, strict=True)]
-        if not self.holds(cache) or any(layer.key is not part.key for layer, part in parts):
+        replaced = any(layer.key is not p.key or layer.value is not p.value for layer, p in parts)
+        if replaced or not self.holds(cache):
             self.parts = self.stored.layers = [self.part(layer, 0) for layer in cache.layers]
             self.owner, self.cleared = ref(cache), 0
             batch, slots = len(self.parts[0].key), max(part.slots for part in self.parts)
@@ -72,30 +76,38 @@ class CompiledStep(StaticStep):
                     tensor[:, :, first : None if part.is_ring else attended] = 0
             self.cleared = attended
 
-    def can_run(self, cache: Cache) -> bool:
-        """Whether no part has a hook, and the last slot stays free.
+    def can_run(self, cache: Cache, built: Built) -> bool:
+        """Whether attention is that of minitx, which reads nothing else, and the last slot stays free.
 
         Code for as many slots as there are would be another one, and each generation would need both.
         """
         layers = [layer for layer in cache.layers if not isinstance(layer, SlidingWindowCache)]
         room = all(layer.key is not None and cache.length + 1 < layer.key.shape[2] for layer in layers)
-        return room and super().can_run(cache)
+        return room and built.backends <= {eager, sdpa} and super().can_run(cache, built)
 
     def attended(self, length: int) -> int:
         """Returns the number of slots that a step after `length` tokens attends to, fewer than there are."""
         return min(-(-(length + 1) // _SPAN) * _SPAN, self.real.shape[1] - 1)
 
     def run(self, model: Any, length: int) -> Any:
-        """Runs the compiled code; the first call for one row, and for several, compiles it."""
-        steps = model.graph_steps
+        """Runs the compiled code, which is made when it first runs.
+
+        Raises:
+            NotCompiledError: PyTorch cannot compile the model. Nothing has been computed.
+        """
+        codes, several = model.graph_steps.codes, len(self.ids) > 1
         span = self.real[0, : self.attended(length)]
-        if steps.code is not None:
-            try:
-                return steps.code(self, model, span)
-            except torch._dynamo.exc.FailOnRecompileLimitHit:  # PyTorch limits the number of its versions
-                pass
-        steps.code = _compiled(_compute)
-        return steps.code(self, model, span)
+        Operators.traced += 1
+        try:
+            if several in codes:
+                with suppress(torch._dynamo.exc.FailOnRecompileLimitHit):  # PyTorch's limit of versions
+                    return codes[several](self, model, span)
+            codes[several] = Compiled(_compute)
+            return codes[several](self, model, span)
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+            raise NotCompiledError(f"{error}".strip().partition("\n")[0]) from error
+        finally:
+            Operators.traced -= 1
 
 
 def _compute(step: StaticStep, model: Any, span: Tensor) -> Any:
@@ -109,20 +121,32 @@ def _compute(step: StaticStep, model: Any, span: Tensor) -> Any:
         return step.compute(model, span.shape[0])
 
 
-def _compiled(function: Any) -> Any:
-    """Returns a function compiled without guards on the model, whose changes `Steps` finds.
+class Compiled:
+    """A function compiled without guards on its argument `model`, whose changes `Steps` finds.
 
-    PyTorch keeps compiled code by the code object of a function; a copy of it has none.
+    PyTorch keeps compiled code by the code object of a function, and in its globals. This one has copies of
+    both, which are freed with it.
+
+    Args:
+        function: of `step`, `model` and `span`.
     """
-    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    options: dict[str, Any] = {"guard_filter_fn": _needed, "size_asserts": False}
-    return torch.compile(own, fullgraph=True, dynamic=True, options=options)
+
+    def __init__(self, function: Any) -> None:
+        code = function.__code__.replace()
+        own = FunctionType(code, {**function.__globals__}, function.__name__)
+        options: dict[str, Any] = {"guard_filter_fn": _kept_guards, "size_asserts": False}
+        self.function = torch.compile(own, fullgraph=True, dynamic=True, options=options)
+        finalize(self, torch._C._dynamo.eval_frame.reset_code, code)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs it, after a compilation if no code fits the arguments."""
+        return self.function(*arguments)
 
 
-def _needed(guards: Any) -> list[bool]:
-    """Returns which guards are kept: those on the shapes of the buffers."""
-    kinds = ("SHAPE_ENV", "TENSOR_MATCH")
-    return [g.guard_type in kinds and not isinstance(g.value, nn.Parameter) for g in guards]
+def _kept_guards(guards: Any) -> list[bool]:
+    """Returns which guards are kept: those on the step, on shapes, and on the state of PyTorch."""
+    kinds = ("SHAPE_ENV", "GLOBAL_STATE")
+    return [g.guard_type in kinds or "step" in g.name or "span" in g.name for g in guards]
 
 
 def compiled_steps(model: Module) -> Module:
@@ -157,7 +181,7 @@ def undo_compiled_steps(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    undo_static_steps(model)
+    undo_static_steps(model, CompiledStep)
     note_undone(model, "compiled_steps")
     return model
 

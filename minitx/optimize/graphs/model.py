@@ -7,7 +7,9 @@ token in this way, wherever `static_steps` can compute them; all other calls are
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -22,7 +24,7 @@ from minitx.layers.rotary import check_same_rotation
 from minitx.layers.stack import Stack
 from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import InPlaceOf, Module, TracksWeight, all_modules, mix_in, take_out
-from minitx.optimize.graphs.step import GraphStep, StaticStep, built_of, sizes_of
+from minitx.optimize.graphs.step import Built, GraphStep, NotCompiledError, StaticStep, sizes_of
 from minitx.validation import ArgumentValueError, check_integer, check_type
 
 _DECODER = "minitx.load(name) of a decoder has one"
@@ -41,43 +43,57 @@ class Steps:
 
     Attributes:
         lock: held while a step is chosen and runs.
-        code: that the steps share; None: they have none, or not yet.
+        codes: compiled code that the steps share.
+        refusal: why steps cannot be compiled; empty: they can, or nobody has tried.
     """
 
     def __init__(self, kind: type[StaticStep], most: int) -> None:
         self.kind, self.most, self.lock = kind, most, Lock()
         self.steps: OrderedDict[tuple[int, ...], StaticStep] = OrderedDict()  # by number, rows and slots
         self.numbers = count()
-        self.code: Any = None
+        self.codes: dict[bool, Any] = {}
+        self.refusal = ""
+        self.built: Built | None = None
 
     def __reduce__(self) -> tuple[type[Steps], tuple[type[StaticStep], int]]:
         return Steps, (self.kind, self.most)  # a copy, deep or pickled, begins without steps
 
     def of(self, model: Any, cache: Cache) -> StaticStep | None:
-        """Returns the step for a cache, and creates it if needed; None for a cache without fixed shapes."""
+        """Returns the step for a cache, and creates it if needed; None where the plain model has to run."""
         sizes, batch = sizes_of(cache, views=self.kind.serves_views), cache.batch
         if sizes is None or batch is None:
             return None
+        if self.built is None or not self.built.is_current():
+            if any(isinstance(m, TracksWeight) and not m.is_current() for m in all_modules(model)):
+                return None  # it raises an error
+            self.steps.clear()
+            self.codes.clear()
+            self.built, self.refusal = Built(model), ""
+        if self.refusal or self.built.is_watched():
+            return None
+        step = self.find(model, cache, batch, sizes)
+        return step if step.can_run(cache, self.built) else None
+
+    def find(self, model: Any, cache: Cache, batch: int, sizes: Sequence[int]) -> StaticStep:
+        """Returns the step for a cache, and creates it if needed.
+
+        Args:
+            model: of the steps.
+            cache: with tokens.
+            batch: its number of rows.
+            sizes: of `sizes_of`.
+        """
         wanted = self.kind.key(batch, sizes)
         same = [key for key in self.steps if key[1:] == wanted]
         held = [key for key in same if self.steps[key].holds(cache)]
         free = [key for key in same if self.steps[key].is_free()]
         key = next(iter(held or free), None) or (next(self.numbers), *wanted)
-        step = self.steps.get(key)
-        if step is None or not step.holds(cache):
-            if any(isinstance(m, TracksWeight) and not m.is_current() for m in all_modules(model)):
-                return None  # the plain model raises an error
-            if any(step.built_for != built_of(model) for step in self.steps.values()):
-                self.steps.clear()  # other weights or parts
-                step, self.code = None, None
-        if step is None:
-            step = self.steps[key] = self.kind(model, cache, sizes)
-        if not step.holds(cache):
-            step.modules = tuple(model.modules())[1:]
+        if key not in self.steps:
+            self.steps[key] = self.kind(model, cache, sizes)
         self.steps.move_to_end(key)
         if len(self.steps) > self.most:
             self.steps.popitem(last=False)
-        return step
+        return self.steps[key]
 
 
 class _Graphed(InPlaceOf, nn.Module):
@@ -124,7 +140,12 @@ def _step(model: Any, *inputs: Any, cache: Any = None, logits_to_keep: int = 0, 
         check_same_rotation(positions, position_ids, length, past.high_water_mark)
     with model.graph_steps.lock:
         step = model.graph_steps.of(model, past)
-        return step(model, ids, position_ids, past) if step is not None and step.can_run(past) else None
+        try:
+            return None if step is None else step(model, ids, position_ids, past)
+        except NotCompiledError as error:
+            model.graph_steps.refusal = str(error)
+            warnings.warn(f"steps run without torch.compile, which failed: {error}", stacklevel=2)
+            return None
 
 
 def static_steps(model: Module, kind: type[StaticStep] = StaticStep, most: int = 4) -> Module:
@@ -208,14 +229,18 @@ def fixed_steps_refusal(model: Any, kind: type[StaticStep]) -> tuple[str, str] |
     return None
 
 
-def undo_static_steps(model: Module) -> Module:
-    """Undoes `static_steps`, and frees the buffers. Returns the model.
+def undo_static_steps(model: Module, kind: type[StaticStep] = StaticStep) -> Module:
+    """Undoes `static_steps`, and frees buffers and code. Returns the model.
+
+    Args:
+        model: any module.
+        kind: class of the steps; others stay.
 
     Raises:
         ArgumentTypeError: not a module.
     """
     checked: Any = check_type("model", model, nn.Module, "a module")
-    if isinstance(checked, _Graphed):
+    if isinstance(checked, _Graphed) and issubclass(checked.graph_steps.kind, kind):
         take_out(checked, _Graphed)
         del checked.graph_steps
     return model
@@ -227,6 +252,6 @@ def undo_cuda_graphs(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    undo_static_steps(model)
+    undo_static_steps(model, GraphStep)
     note_undone(model, "cuda_graphs")
     return model

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minitx.config import RelativeBias
 from minitx.config.model import SLIDING
@@ -26,9 +26,13 @@ from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.positions import alibi
 from minitx.layers.stack import LayerKind
-from minitx.optimize.classes import has_hooks
+from minitx.optimize.classes import TracksWeight, all_modules, has_hooks
 
 SLOTS = 256  # the slots of a cache are a multiple of this, so that calls of similar lengths share a step
+
+
+class NotCompiledError(Exception):
+    """A step cannot be compiled; the plain model computes it."""
 
 
 class FixedPart:
@@ -101,8 +105,6 @@ class StaticStep:
         self.encoder_mask: Tensor | None = None
         self.owner: ReferenceType[Cache] | None = None
         self.thread = get_ident()  # which took the last step
-        self.built_for = built_of(model)
-        self.modules: tuple[Any, ...] = ()  # those of the model, found when a cache is adopted
 
     def allocate(self, batch: int, slots: int) -> None:
         """Allocates what a step reads beside keys and values.
@@ -160,17 +162,15 @@ class StaticStep:
             for layer, part in zip(cache.layers, self.parts, strict=True)
         )
 
-    def can_run(self, cache: Cache) -> bool:
-        """Whether no part has a hook, which a graph would not call, or needs to know the chosen experts.
+    def can_run(self, cache: Cache, built: Built) -> bool:
+        """Whether the step can compute the next token of a cache.
 
         Args:
             cache: of the rows.
+            built: the parts of the model.
         """
-        many = len(self.ids) > FEW_TOKENS
-        return not any(
-            has_hooks(m) or "forward" in m.__dict__ or (many and isinstance(m, MixtureOfExperts))
-            for m in self.modules
-        )
+        autocast = torch.is_autocast_enabled(self.past.device.type)  # code and graphs are those without it
+        return not autocast and (len(self.ids) <= FEW_TOKENS or not built.has_experts)
 
     def is_free(self) -> bool:
         """Whether this thread may move the cache in the buffers out of them; no other thread uses it."""
@@ -332,7 +332,50 @@ def sizes_of(cache: Cache, *, views: bool = False) -> tuple[int, ...] | None:
     return tuple(sizes) if has_all or cache.mask is None else None
 
 
-def built_of(model: Any) -> tuple[Any, ...]:
-    """Returns what a recorded step depends on: addresses of weights, classes and attention of modules."""
-    weights = tuple((p.data_ptr(), p.dtype) for p in model.parameters())
-    return weights, tuple((type(m), getattr(m, "backend", None)) for m in model.modules())
+class Built:
+    """The parts of a model, on which steps that were recorded or compiled depend.
+
+    Made to be asked at every step: it keeps the modules and parameters in flat lists.
+
+    Args:
+        model: any module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = [*all_modules(model)]
+        self.modules = [(m, type(m), m.__dict__.get("backend")) for m in modules]
+        self.children = [(m._modules, name, child) for m in modules for name, child in m._modules.items()]
+        self.parameters = [
+            (m._parameters, name, p, p.data_ptr(), p.dtype, _writes(m, p))
+            for m in modules
+            for name, p in m._parameters.items()
+            if p is not None
+        ]
+        self.has_experts = any(isinstance(m, MixtureOfExperts) for m in modules)
+        self.backends = {backend for _, _, backend in self.modules if backend is not None}
+
+    def is_current(self) -> bool:
+        """Whether classes, submodules, attention and parameters are the same; int8 weights unwritten, too."""
+        return (
+            all(type(m) is kind and m.__dict__.get("backend") is b for m, kind, b in self.modules)
+            and all(children.get(name) is child for children, name, child in self.children)
+            and all(
+                own.get(name) is p and p.data_ptr() == address and p.dtype == dtype
+                for own, name, p, address, dtype, _ in self.parameters
+            )
+            and all(p._version == writes for _, _, p, _, _, writes in self.parameters if writes is not None)
+        )
+
+    def is_watched(self) -> bool:
+        """Whether a part has hooks or another forward, which steps would not call, or trains."""
+        model = self.modules[0][0]
+        return any(
+            m is not model and (has_hooks(m) or "forward" in m.__dict__ or m.training)
+            for m, _, _ in self.modules
+        )
+
+
+def _writes(module: nn.Module, parameter: Tensor) -> int | None:
+    """Returns how often a weight was written to of which a module keeps another form; None: it keeps none."""
+    keeps = isinstance(module, TracksWeight) and not parameter.is_inference()
+    return parameter._version if keeps else None

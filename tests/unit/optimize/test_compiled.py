@@ -13,10 +13,10 @@ import torch
 
 import minitx
 from minitx import Beam, Greedy, Sample, Stop
-from minitx.optimize import compiled_steps, pack_weights, quantize, undo_compiled_steps
+from minitx.optimize import bfloat16_weights, compiled_steps, pack_weights, quantize, undo_compiled_steps
 from minitx.optimize.graphs.compiled import CompiledStep, check_compiler
-from minitx.optimize.linear import measure
-from minitx.optimize.packed import can_be_packed, product
+from minitx.optimize.linear import Operators, measure
+from minitx.optimize.packed import can_be_packed
 from minitx.validation import ArgumentValueError
 from tests.unit.optimize.configs import gpt2, mixtral
 from tests.unit.test_cuda_graphs import PROMPTS, decoder
@@ -33,11 +33,11 @@ COMPILATIONS: list[int] = []  # the numbers of their guards
 def llama() -> Iterator[tuple[Any, Any]]:
     """A model and its twin with compiled steps, compiled once for all tests."""
     module, plain = import_module("minitx.optimize.graphs.compiled"), decoder("llama")
-    needed = module._needed
-    module._needed = lambda guards: COMPILATIONS.append(len(guards)) or needed(guards)
+    kept = module._kept_guards
+    module._kept_guards = lambda guards: COMPILATIONS.append(len(guards)) or kept(guards)
     twin = compiled_steps(copy.deepcopy(plain))
     yield plain, twin
-    module._needed = needed
+    module._kept_guards = kept
     undo_compiled_steps(twin)
     assert type(twin) is type(plain)
 
@@ -148,16 +148,38 @@ def test_hooks_take_the_plain_path(llama: tuple[Any, Any], counted: list[int]) -
     assert counted == []
 
 
-@pytest.mark.parametrize("model_type", ["t5", "gemma2"])
-def test_other_kinds_of_layers(model_type: str, counted: list[int]) -> None:
-    """Cross-attention and relative biases; windows and a bound of the scores."""
-    model = decoder(model_type) if model_type != "t5" else small("t5", "seq2seq-lm").double()
-    expected = minitx.generate(model, PROMPTS, Beam(num_beams=2), max_new_tokens=20, **ALL)
-    compiled_steps(model)
-    assert tokens(minitx.generate(model, PROMPTS, Beam(num_beams=2), max_new_tokens=20, **ALL)) == tokens(
-        expected
-    )
+def both(model: Any, prompts: Any, **options: Any) -> tuple[Any, Any]:
+    """The tokens of the plain model and of its compiled steps."""
+    options = {"max_new_tokens": 20, **ALL, **options}
+    compiled = tokens(minitx.generate(model, prompts, Greedy(), **options))
+    return tokens(
+        minitx.generate(undo_compiled_steps(copy.deepcopy(model)), prompts, Greedy(), **options)
+    ), compiled
+
+
+def test_sources_with_and_without_padding(counted: list[int]) -> None:
+    """Cross-attention and relative biases; the mask of the sources comes and goes."""
+    model = compiled_steps(small("t5", "seq2seq-lm").double())
+    for prompts in (
+        [[5, 6, 7, 8], [9, 10, 11, 12]],
+        [[5, 6, 7, 8], [9, 10]],
+        [[5, 6, 7, 8], [9, 10, 11, 12]],
+    ):
+        plain, compiled = both(model, prompts)
+        assert plain == compiled
+    beams: Any = {"strategy": Beam(num_beams=2), "max_new_tokens": 12, **ALL}
+    twin = undo_compiled_steps(copy.deepcopy(model))
+    assert tokens(minitx.generate(model, PROMPTS, **beams)) == tokens(minitx.generate(twin, PROMPTS, **beams))
     assert counted
+
+
+def test_windows_that_are_rings_and_windows_that_are_not(counted: list[int]) -> None:
+    """A cache that is no longer than the window has no ring; scores have a bound."""
+    model = compiled_steps(decoder("gemma2"))
+    for new in (3, 20, 3):
+        plain, compiled = both(model, [[5, 6, 7]], max_new_tokens=new)
+        assert plain == compiled
+    assert len(counted) == 1 + 18 + 1
 
 
 def test_changed_weights(counted: list[int]) -> None:
@@ -184,6 +206,43 @@ def test_changed_weights(counted: list[int]) -> None:
         dense.weight.mul_(1.5)
     with pytest.raises(ArgumentValueError, match="the one that was quantised"):
         minitx.generate(model, [[5, 6, 7]], Greedy(), **options)
+
+
+def test_what_takes_the_plain_path(llama: tuple[Any, Any], counted: list[int]) -> None:
+    """Attention of the user's own, and autocast; in the middle of a generation, too."""
+    plain, twin = llama
+    ids, results = torch.tensor([[5, 6, 7]]), []
+    for model in (plain, twin):
+        with torch.inference_mode():
+            cache = model.make_cache(40)
+            model(ids, cache=cache)
+            results += [model(ids[:, :1], cache=cache).logits]
+            model.set_attention(lambda query, key, value, mask, options: value[:, :1] + query.sum().item())
+            results += [model(ids[:, :1], cache=cache).logits]
+            model.set_attention("sdpa")
+            with torch.autocast("cpu", torch.bfloat16):
+                results += [model(ids[:, :1], cache=cache).logits]
+            model.decoder.layers[0].train()
+            results += [model(ids[:, :1], cache=cache).logits]
+            model.decoder.layers[0].eval()
+            results += [model(ids[:, :1], cache=cache).logits]
+    assert counted == [3, 7]
+    for a, b in zip(results[:5], results[5:], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0.0)
+
+
+def test_a_compilation_that_fails(counted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain model runs, with a warning, until its parts change."""
+    model = compiled_steps(decoder("llama"))
+
+    def _fail(*_: Any) -> Any:
+        raise torch._dynamo.exc.Unsupported("a list of lists\nof words")
+
+    monkeypatch.setattr("minitx.optimize.graphs.compiled.Compiled.__call__", _fail)
+    with pytest.warns(UserWarning, match="run without torch.compile, which failed: a list of lists$"):
+        plain, compiled = both(model, PROMPTS)
+    assert plain == compiled
+    assert len(counted) == 1
 
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +276,8 @@ def test_optimize_applies_and_undoes_it() -> None:
     assert left.left_out["compiled_steps"] == "compile=True asks for it"
 
 
-def test_products_stay_those_of_the_plain_model() -> None:
-    """torch.compile leaves them to an operator, which takes the packed copy."""
+def test_products_stay_those_of_the_plain_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps leave them to operators; code that a user compiles has derivatives, and PyTorch's products."""
     projection = pack_weights(torch.nn.Sequential(torch.nn.Linear(256, 512)))
     x, targets = torch.randn(3, 256), list[Any]()
 
@@ -226,18 +285,34 @@ def test_products_stay_those_of_the_plain_model() -> None:
         targets.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
         return graph.forward
 
+    def _compiled() -> Any:
+        torch.compiler.reset()
+        return torch.compile(projection, backend=_backend, fullgraph=True)
+
     with torch.inference_mode():
         expected = projection(x)
-        compiled = torch.compile(projection, backend=_backend, fullgraph=True)
-        assert torch.equal(compiled(x), expected)
-        assert torch.equal(
-            product(x, projection[0].weight, projection[0].bias, projection[0].packed), expected
-        )
-    assert torch.ops.minitx.linear in targets
-    targets.clear()
-    torch.compile(projection, backend=_backend, fullgraph=True)(x.requires_grad_()).sum().backward()
-    assert torch.ops.minitx.linear not in targets
-    assert x.grad is not None
+        torch.testing.assert_close(_compiled()(x), expected)
+        assert torch.ops.minitx.packed_linear not in targets
+        monkeypatch.setattr(Operators, "traced", 1)
+        assert torch.equal(_compiled()(x), expected)
+        assert torch.ops.minitx.packed_linear in targets
+
+
+def test_a_copy_in_bfloat16_is_not_taken_for_an_exact_one() -> None:
+    """A model in bfloat16 and an exact one may share their parameters."""
+    layer = bfloat16_weights(torch.nn.Sequential(torch.nn.Linear(256, 512)))[0]
+    x, linear = torch.randn(3, 256), torch.nn.functional.linear
+    exact = linear(x, layer.weight, layer.bias)
+    with torch.inference_mode():
+        rounded = layer(x)
+        for product in (
+            torch.ops.minitx.linear(x, layer.weight, layer.bias),
+            torch.ops.minitx.packed_linear(x, layer.weight, layer.bias, False),
+        ):
+            torch.testing.assert_close(product, exact, atol=1e-4, rtol=0.0)
+        assert torch.equal(torch.ops.minitx.packed_linear(x, layer.weight, layer.bias, True), rounded)
+        twin = torch.nn.Parameter(layer.weight.detach().clone())  # it has no copy
+        assert torch.equal(torch.ops.minitx.packed_linear(x, twin, layer.bias, True), rounded)
 
 
 def test_what_is_measured_can_be_packed() -> None:
