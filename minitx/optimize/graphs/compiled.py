@@ -154,8 +154,10 @@ def compiled_steps(model: Module) -> Module:
 
     The code is made when a step first runs, in half a minute or less, once for one row and once for several;
     it serves every batch size and every length. PyTorch keeps parts of it in a folder for later processes.
-    Steps of several tokens, the step that fills a cache, caches that grow, gradients, hooks and requests for
-    hidden states or attention weights take the plain path. Logits are equal up to rounding.
+    Steps of several tokens, the step that fills a cache, caches that grow, gradients, autocast, hooks,
+    attention of the user's own, and requests for hidden states or attention weights take the plain path; so
+    does a model that PyTorch cannot compile, with a warning. Logits are equal up to rounding. Numbers inside
+    the parts, such as the eps of a norm, are constants of the code.
 
     Args:
         model: one that predicts the next token, on a CPU.
