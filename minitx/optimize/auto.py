@@ -157,7 +157,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
     "compiled_steps": Pass(
         compiled_steps,
         undo_compiled_steps,
-        "each step of a generation as code that torch.compile makes when it first runs",
+        "each step of a generation compiled with torch.compile when it first runs",
         "equal up to rounding",
         "half a minute or less when a step first runs, for one row and for several",
         no_compiled_steps,
@@ -191,7 +191,7 @@ def optimize(
         model: any module.
         dtype: torch.bfloat16: products of a float32 model in bfloat16. None: they stay as they are.
         int8: products of integers, by `minitx.optimize.quantize.int8_dynamic`.
-        compile: steps of a generation as compiled code, by `compiled_steps`, which takes up to half a minute
+        compile: compile the steps of a generation, by `compiled_steps`, which takes up to half a minute
             when a step first runs, for one row and for several.
         passes: names of the passes to apply, whether they pay or not, instead of a choice; () for none.
         verbose: print the report to stderr. None: at a terminal only.

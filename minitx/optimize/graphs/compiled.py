@@ -150,7 +150,7 @@ def _kept_guards(guards: Any) -> list[bool]:
 
 
 def compiled_steps(model: Module) -> Module:
-    """Lets a model on a CPU run each step of a generation as code that `torch.compile` makes.
+    """Compiles the steps of generations with `torch.compile`, for a model on a CPU.
 
     The code is made when a step first runs, in half a minute or less, once for one row and once for several;
     it serves every batch size and every length. PyTorch keeps parts of it in a folder for later processes.
