@@ -22,9 +22,10 @@ _LIBRARY.define(f"packed_linear({_ARGUMENTS}, bool narrow) -> Tensor")  # type: 
 
 def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool) -> Tensor:
     """(..., inputs), (outputs, inputs), (outputs) -> (..., outputs)"""
-    if (found := packed_at(weight, narrow)) is not None:
-        parameter, packed = found
-        return product(x, parameter, bias, packed)
+    parameter, packed = packed_at(weight, narrow) or (weight, None)
+    copy = None if packed is None else packed.of(parameter)
+    if packed is not None and copy is not None:
+        return packed.multiply(x, copy, bias)
     return product(x, weight, bias, PackedBfloat16()) if narrow else linear(x, weight, bias)
 
 
