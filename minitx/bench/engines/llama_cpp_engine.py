@@ -147,7 +147,10 @@ class LlamaCpp(Engine):
         parameters.n_ctx, parameters.n_seq_max, parameters.n_batch = slots * _padded(length), slots, step
         if not self.int8:
             parameters.type_k = parameters.type_v = self.llama.GGML_TYPE_F32
-            parameters.flash_attn_type = self.llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            if hasattr(parameters, "flash_attn_type"):
+                parameters.flash_attn_type = self.llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            else:  # until version 0.3.16
+                parameters.flash_attn = False
         parameters.n_threads = parameters.n_threads_batch = self.setup.threads
         self.context = self.llama.llama_init_from_model(self.model, parameters)
         if not self.context:
