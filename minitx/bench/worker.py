@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import threading
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -21,23 +23,36 @@ def main() -> None:
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
+    worker = Worker()
+    if hasattr(select, "poll"):  # which Windows has not: there a call is finished first
+        threading.Thread(target=_end_with_parent, args=(worker, asked.fileno()), daemon=True).start()
     with asked, answers:
-        serve(asked, answers)
+        serve(worker, asked, answers)
 
 
-def serve(asked: IO[bytes], answers: IO[bytes]) -> None:
+def _end_with_parent(worker: Worker, pipe: int) -> None:
+    """Ends this process in the middle of a call where the process that asked for it has ended."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # no events: it waits for the other end to be closed
+    poll.poll()
+    if worker.busy:
+        os._exit(1)
+
+
+def serve(worker: Worker, asked: IO[bytes], answers: IO[bytes]) -> None:
     """Answers messages until the pipe is closed; errors are answers too.
 
     Args:
+        worker: runs the calls.
         asked: messages of `RemoteEngine`.
         answers: receives an answer to each.
     """
-    worker = Worker()
     while True:
         try:
             message = receive(asked)
         except EOFError:
             break
+        worker.busy = True
         try:
             answer = getattr(worker, message.pop("call"))(**message)
             reply = {"answer": answer, "compile_seconds": worker.engine.compile_seconds}
@@ -45,6 +60,7 @@ def serve(asked: IO[bytes], answers: IO[bytes]) -> None:
             unsuitable = isinstance(error, UnsuitableError)
             reply = {"error": type(error).__name__, "message": str(error), "unsuitable": unsuitable}
         send(answers, reply)
+        worker.busy = False
     worker.close()
 
 
@@ -54,10 +70,12 @@ class Worker:
     Attributes:
         engine: the engine.
         setup: the model that it has loaded.
+        busy: whether a call is running.
     """
 
     engine: Engine
     setup: Setup
+    busy: bool = False
 
     def load(self, engine: str, setup: Mapping[str, Any]) -> str:
         """Loads the checkpoint into a new engine; returns the engine's version."""
