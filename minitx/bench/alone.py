@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from minitx.bench.engine import Engine, Setup
@@ -25,6 +27,16 @@ def place_of(engine: Engine) -> str:
     return f"{type(engine).__module__}:{type(engine).__qualname__}"
 
 
+def described(engine: Engine, setup: Setup) -> dict[str, Any]:
+    """Returns an engine and its setup as plain data for another process."""
+    return {"engine": place_of(engine), "setup": asdict(setup) | {"folder": str(setup.folder)}}
+
+
+def setup_of(given: Mapping[str, Any]) -> Setup:
+    """Returns the setup of `described`."""
+    return Setup(**{**given, "folder": Path(given["folder"])})
+
+
 def memory_of(engine: Engine, setup: Setup, workload: Workload, vocab_size: int) -> dict[str, int]:
     """Returns the peak bytes of a fresh process that loads an engine and runs a workload once.
 
@@ -33,11 +45,7 @@ def memory_of(engine: Engine, setup: Setup, workload: Workload, vocab_size: int)
     Raises:
         RuntimeError: the process failed; the message is its last line.
     """
-    given: dict[str, Any] = {
-        "engine": place_of(engine),
-        "setup": asdict(setup) | {"folder": str(setup.folder)},
-    }
-    given |= {"workload": asdict(workload), "vocab_size": vocab_size}
+    given = described(engine, setup) | {"workload": asdict(workload), "vocab_size": vocab_size}
     sizes: dict[str, int] = json.loads(_run(["-m", "minitx.bench.process"], setup, json.dumps(given)))
     return sizes
 

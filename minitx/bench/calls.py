@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minitx.bench.alone import import_seconds, start_seconds
 from minitx.bench.engine import Engine, Setup
+from minitx.bench.remote import RemoteEngine
 from minitx.bench.workloads import TEXTS, Workload
 
 WORDS = "the small river keeps its old name while every town along it found a new one after the war"
@@ -31,20 +32,35 @@ def inputs_of(workload: Workload, vocab_size: int) -> list[Any]:
     return texts
 
 
-def timed(engine: Engine, setup: Setup, workload: Workload, inputs: list[Any]) -> tuple[float, Any]:
-    """Runs a workload once; returns the seconds that it took, and the answer.
+def timed(
+    engine: Engine, setup: Setup, workload: Workload, inputs: list[Any], calls: int = 1
+) -> tuple[float, Any]:
+    """Runs a workload; returns the mean seconds of a call, and the answer of the last one.
+
+    The time is taken in the process of the engine.
 
     Args:
         engine: that has loaded the setup; of an import, a start or a load it need not have.
         setup: the model.
         workload: the workload.
         inputs: of `inputs_of`.
+        calls: one after the other; an import or a start is one.
     """
     if workload.call == "import":
         return import_seconds(engine, setup), None
     if workload.call == "start":
         seconds, token = start_seconds(engine, setup, inputs[0])
         return seconds, [[token]]
+    if isinstance(engine, RemoteEngine):
+        return engine.timed(workload, inputs, calls)
+    total, answer = _timed(engine, setup, workload, inputs)
+    for _ in range(calls - 1):
+        seconds, answer = _timed(engine, setup, workload, inputs)
+        total += seconds
+    return total / calls, answer
+
+
+def _timed(engine: Engine, setup: Setup, workload: Workload, inputs: list[Any]) -> tuple[float, Any]:
     if workload.call == "load":
         return _load(engine, setup, inputs)
     start = time.perf_counter()

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from minitx.bench.alone import setup_of
 from minitx.bench.calls import first_answer, inputs_of, timed
-from minitx.bench.engine import Setup, make_engine
+from minitx.bench.engine import make_engine
 from minitx.bench.workloads import Workload
 
 
@@ -35,7 +36,7 @@ def measure(given: dict[str, Any]) -> dict[str, int]:
     Args:
         given: place of the engine, setup, workload, and size of the vocabulary.
     """
-    setup = Setup(**given["setup"] | {"folder": Path(given["setup"]["folder"])})
+    setup = setup_of(given["setup"])
     workload = Workload(**given["workload"])
     torch.set_num_threads(setup.threads)
     engine = make_engine("engine", {"engine": given["engine"]})

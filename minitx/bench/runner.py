@@ -2,8 +2,8 @@
 
 Every round runs each engine once, and every round begins with another one, so that a machine that slows down
 affects all of them alike. The others follow in a drawn order: none always runs after the same one, whose
-threads may still spin. The first call of an engine, which may compile, is the one that the referee compares;
-it is not timed.
+threads may still spin. Each engine has a process of its own, and one runs at a time. The first call of an
+engine, which may compile, is the one that the referee compares; it is not timed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from minitx.bench.alone import memory_of
 from minitx.bench.calls import inputs_of, timed
 from minitx.bench.engine import Engine, Setup, UnsuitableError
 from minitx.bench.referee import Referee, Verdict
+from minitx.bench.remote import EndedError, RemoteEngine
 from minitx.bench.results.row import Row
 from minitx.bench.roofline import Meter, Peaks, work_of
 from minitx.bench.workloads import Workload
@@ -41,11 +42,13 @@ class Plan:
         rounds: samples of each engine.
         memory: whether fresh processes measure the peak memory.
         meter: measures the machine in each round; None: no roofline.
+        isolated: whether each engine runs in a process of its own.
     """
 
     rounds: int = 7
     memory: bool = True
     meter: Meter | None = None
+    isolated: bool = True
 
     def steps(self, engines: int) -> int:
         """Returns how often `measure` reports progress for a workload."""
@@ -86,7 +89,8 @@ class Runner:
         running = [lane for lane in lanes if lane.runs]
         peaks = self._rounds(workload, running, inputs, step)
         for lane in running if self.plan.memory and workload.call not in PROCESSES else ():
-            self._measure_memory(workload, lane)
+            if lane.runs:
+                self._measure_memory(workload, lane)
             step()
         rows = [self._row(workload, lane) for lane in lanes]
         if workload.call == "train_step":  # the weights are others now
@@ -130,10 +134,22 @@ class Runner:
                     lane.verdict = Verdict("reference")
                 else:
                     lane.verdict = referee.verdict(lane.engine, answer)
-            except UnsuitableError as error:
-                lane.refusal = str(error)
             except Exception as error:  # of any library; the others can still be measured
-                lane.refusal = f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                self._refuse(lane, error)
+
+    def _refuse(self, lane: _Lane, error: Exception) -> None:
+        """Records an error as the reason why a lane has no figure; forgets an engine whose process ended."""
+        lane.verdict = None
+        lane.samples.clear()
+        if isinstance(error, EndedError):
+            whose = "" if error.name == lane.engine.name else f"{error.name}, the reference: "
+            lane.refusal = f"{whose}{error}"
+            if error.name in self._loaded:
+                self._loaded.pop(error.name).close()
+        elif isinstance(error, UnsuitableError):
+            lane.refusal = str(error)
+        else:
+            lane.refusal = f"it failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
     def _load(self, lane: _Lane) -> None:
         """Loads an engine, unless an earlier workload did."""
@@ -142,20 +158,24 @@ class Runner:
             lane.engine = self._loaded[name]
             lane.compiled = lane.engine.compile_seconds
             return
-        lane.engine.load(self.setup)
-        self._loaded[name] = lane.engine
+        engine = RemoteEngine(lane.engine) if self.plan.isolated else lane.engine
+        engine.load(self.setup)
+        self._loaded[name] = lane.engine = engine
 
     def _measure_memory(self, workload: Workload, lane: _Lane) -> None:
         try:
-            lane.memory = memory_of(lane.engine, self.setup, workload, self.vocab_size)
+            lane.memory = memory_of(lane.local, self.setup, workload, self.vocab_size)
         except RuntimeError as error:
             warn(f"the memory of {lane.engine.name} was not measured: {error}.")
 
     def _rounds(self, workload: Workload, lanes: list[_Lane], inputs: list[Any], step: Step) -> Peaks | None:
         """Times the engines alternately; returns the median of the machine's peaks."""
         for lane in lanes if workload.call not in PROCESSES else ():
-            seconds = self._warm(workload, lane, inputs)
-            lane.calls = max(1, math.ceil(SHORTEST / max(seconds, 1e-6)))
+            try:
+                seconds = self._warm(workload, lane, inputs)
+                lane.calls = max(1, math.ceil(SHORTEST / max(seconds, 1e-6)))
+            except Exception as error:  # such as a process that ended
+                self._refuse(lane, error)
         bounded = self.plan.meter is not None and work_of(workload, self.model) is not None
         measured = []
         for lane in in_turn(lanes, self.plan.rounds):
@@ -163,8 +183,11 @@ class Runner:
                 if bounded and self.plan.meter is not None:
                     measured.append(self.plan.meter.sample())
                 continue
-            runs = (timed(lane.engine, self.setup, workload, inputs)[0] for _ in range(lane.calls))
-            lane.samples.append(statistics.fmean(runs))
+            try:
+                if not lane.refusal:
+                    lane.samples.append(timed(lane.engine, self.setup, workload, inputs, lane.calls)[0])
+            except Exception as error:
+                self._refuse(lane, error)
             step()
         self.samples += measured
         return Peaks.median(measured) if measured else None
@@ -231,10 +254,15 @@ class Runner:
 
 
 class _Lane:
-    """An engine in the measurement of one workload."""
+    """An engine in the measurement of one workload.
+
+    Attributes:
+        engine: that runs, perhaps in another process.
+        local: the same in this process, for its class.
+    """
 
     def __init__(self, engine: Engine, refusal: str) -> None:
-        self.engine, self.refusal = engine, refusal
+        self.engine, self.local, self.refusal = engine, engine, refusal
         self.verdict: Verdict | None = None
         self.first, self.compiled, self.calls = 0.0, 0.0, 1
         self.samples: list[float] = []

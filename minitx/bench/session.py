@@ -42,6 +42,8 @@ class Session:
         rounds: samples of each engine.
         memory: whether fresh processes measure the peak memory.
         roofline: whether the machine's peaks are measured beside.
+        isolated: whether each engine runs in a process of its own. False: all run in this one, where their
+            threads disturb each other; for an engine whose class no other process can import.
         registry: of engines.
         cache: folder of random models; None: in the user's cache.
     """
@@ -58,6 +60,7 @@ class Session:
     rounds: int = 7
     memory: bool = True
     roofline: bool = True
+    isolated: bool = True
     registry: dict[str, Any] = field(default_factory=lambda: dict(ENGINES))
     cache: Path | None = None
 
@@ -161,7 +164,7 @@ class Session:
         return model_folder(model, self.dtype, self.cache)
 
     def _plan(self, meter: Meter | None) -> Plan:
-        return Plan(rounds=self.rounds, memory=self.memory, meter=meter)
+        return Plan(rounds=self.rounds, memory=self.memory, meter=meter, isolated=self.isolated)
 
 
 def _with_article(family: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from minitx.bench.conversions import converted
 from minitx.bench.engine import PADDED_PROMPTS, PADDED_TEXTS, Rows, Setup
 from minitx.bench.engines.batches import in_batches
-from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.ctranslate2_files import convert, name, number
 from minitx.bench.engines.texts import TextEngine, unpoolable
 from minitx.bench.workloads import Call, Family, Workload

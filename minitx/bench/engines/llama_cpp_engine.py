@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from minitx.bench.conversions import converted
 from minitx.bench.engine import Engine, Rows, Setup
-from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.gguf_file import unsupported, write_gguf
 from minitx.bench.workloads import Call, Family, Workload
 from minitx.io import read_json

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from minitx.bench.conversions import converted
 from minitx.bench.engine import PADDED_TEXTS, Rows, Setup
 from minitx.bench.engines.batches import in_batches, padded
-from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.texts import TextEngine, unpoolable
 from minitx.bench.engines.transformers_eager import quiet
 from minitx.bench.workloads import Call, Family, Workload

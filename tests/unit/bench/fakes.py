@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from minitx.bench.engine import Engine, Rows, Setup
+from minitx.bench.engine import Engine, Rows, Setup, UnsuitableError
 from minitx.bench.workloads import Call
 
 VOCAB = 32
@@ -111,6 +113,57 @@ class Compiled(Fake):
         if not self.compile_seconds:
             self.compile_seconds = 2.5
         return super().generate(rows, new_tokens, num_beams)
+
+
+class Killed(Fake):
+    """Its process is killed, as where memory runs out."""
+
+    name: ClassVar[str] = "killed"
+
+    def generate(self, rows: Rows, new_tokens: int | list[int], num_beams: int = 1) -> Rows:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().generate(rows, new_tokens, num_beams)
+
+
+class Mortal(Fake):
+    """Its process ends at the third call of `generate`."""
+
+    name: ClassVar[str] = "mortal"
+    count: int = 0
+
+    def generate(self, rows: Rows, new_tokens: int | list[int], num_beams: int = 1) -> Rows:
+        self.count += 1
+        if self.count == 3:
+            os._exit(3)
+        return super().generate(rows, new_tokens, num_beams)
+
+
+class Brittle(Fake):
+    """Its process ends when the referee asks for logits."""
+
+    name: ClassVar[str] = "brittle"
+
+    def prefill(self, rows: Rows, written: Rows | None = None) -> Tensor:
+        os._exit(5)
+
+
+class Loud(Fake):
+    """Prints, as libraries in C do."""
+
+    name: ClassVar[str] = "loud"
+
+    def generate(self, rows: Rows, new_tokens: int | list[int], num_beams: int = 1) -> Rows:
+        os.write(1, b"a kernel was chosen\n")
+        return super().generate(rows, new_tokens, num_beams)
+
+
+class Choosy(Fake):
+    """Suits no machine."""
+
+    name: ClassVar[str] = "choosy"
+
+    def load(self, setup: Setup) -> None:
+        raise UnsuitableError("it needs another processor")
 
 
 REGISTRY: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ QUICK = ("--rounds", 1, "--threads", 1, "--no-memory", "--no-roofline", "--new-t
 
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "Session", partial(session.Session, isolated=False))  # fakes are patched
     monkeypatch.setattr(session, "ENGINES", {**session.ENGINES, **REGISTRY})
     monkeypatch.setattr("minitx.bench.runner.SHORTEST", 0.0)  # short calls are not repeated
 

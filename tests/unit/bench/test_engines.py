@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from minitx.bench import conversions
 from minitx.bench import engine as engines
 from minitx.bench.calls import inputs_of
+from minitx.bench.conversions import converted
 from minitx.bench.engine import ENGINES, Engine, Setup, installed, make_engine
-from minitx.bench.engines import conversions
-from minitx.bench.engines.conversions import converted
 from minitx.bench.engines.ctranslate2_files import END, add_end_token
 from minitx.bench.engines.llama_cpp_engine import SLOTS, LlamaCpp, Row
 from minitx.bench.engines.transformers_compiled import TransformersCompiled

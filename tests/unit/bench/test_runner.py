@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runner(folder: Path) -> Iterator[Runner]:
     LOG.clear()
     setup = Setup(folder, "decoder", threads=1)
-    runner = Runner(setup, "tiny", empty_model(folder), Plan(rounds=3, memory=False))
+    runner = Runner(setup, "tiny", empty_model(folder), Plan(rounds=3, memory=False, isolated=False))
     yield runner
     runner.close()
 
@@ -210,7 +210,8 @@ def test_the_work_of_decoding_is_that_of_the_estimate(folder: Path) -> None:
 def test_the_bound_of_the_machine_is_beside_the_figures(folder: Path) -> None:
     meter = Meter("float32", "cpu", large=2**16, side=32)
     setup = Setup(folder, "decoder", threads=1)
-    runner = Runner(setup, "tiny", empty_model(folder), Plan(rounds=2, memory=False, meter=meter))
+    plan = Plan(rounds=2, memory=False, meter=meter, isolated=False)
+    runner = Runner(setup, "tiny", empty_model(folder), plan)
     (row,) = measure(runner, "fake")
     assert row.bound is not None
     assert row.figure is not None
@@ -228,7 +229,7 @@ def test_a_session_measures_real_engines(folder: Path) -> None:
     session = Session(workloads=names, engines=("transformers", "minitx"), model=str(folder), batch=2)
     short = [(m, w.changed(new_tokens=3)) for m, w in session.chosen()]
     setup = Setup(folder, "decoder", threads=1)
-    runner = Runner(setup, "tiny", empty_model(folder), Plan(rounds=1, memory=False))
+    runner = Runner(setup, "tiny", empty_model(folder), Plan(rounds=1, memory=False, isolated=False))
     for _, workload in short:
         small = Workload(**{**vars(workload), "length": 12, "shortest": min(workload.shortest, 3)})
         run.rows += runner.measure(small, session.make_engines())
@@ -297,6 +298,7 @@ def test_folders_of_one_name_have_digests(tmp_path: Path) -> None:
         place = tmp_path / str(number) / "my-model"
         minitx.save(minitx.from_config({**CONFIG, "n_layer": layers}, seed=number).eval(), place)
         run, options = Run({}), {"memory": False, "roofline": False, "registry": REGISTRY, "threads": 1}
+        options["isolated"] = False
         session = Session(workloads=["decode"], engines=["fake"], model=str(place), rounds=1, **options)
         (rows,) = session.run(run)
         assert rows[0].model == "my-model"

@@ -1,7 +1,7 @@
 """Checkpoints in the formats of other libraries, written once for a run of the benchmark.
 
-The fresh processes that measure memory find them through the environment: a conversion there would be counted
-as memory of the engine.
+The processes of the engines share them, and the fresh ones that measure memory find them through the
+environment: a conversion there would be counted as memory of the engine.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def converted(kind: str, folder: Path, write: Callable[[Path], object]) -> Path:
         folder: of the checkpoint.
         write: writes the converted checkpoint, a file or a folder, to a path that does not exist.
     """
-    target = _place() / f"{kind}-{_digest(folder)}"
+    target = conversion_folder() / f"{kind}-{_digest(folder)}"
     if not target.exists():
-        with tempfile.TemporaryDirectory(dir=_place()) as unfinished:
+        with tempfile.TemporaryDirectory(dir=conversion_folder()) as unfinished:
             write(Path(unfinished) / "model")
             (Path(unfinished) / "model").rename(target)
     return target
 
 
-def _place() -> Path:
-    """Returns the folder of conversions of this run."""
+def conversion_folder() -> Path:
+    """Returns the folder of the conversions of this run; it is deleted when the process ends that made it."""
     if (place := os.environ.get(VARIABLE)) and Path(place).is_dir():
         return Path(place)
     made = tempfile.mkdtemp(prefix="minitx-bench-")
