@@ -213,7 +213,7 @@ def test_steps_of_minitx_are_compiled_before_the_first_answer(
     kind: str, beams: int, folders: dict[str, Path], load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial has the rows of the call, and its seconds are those of the compilation."""
-    monkeypatch.setattr(compiled, "_compiled", uncompiled)
+    monkeypatch.setattr(compiled, "Compiled", uncompiled)
     monkeypatch.setattr(compiled, "check_compiler", lambda: None)
     engine = make_engine("minitx-compiled")
     assert engine.exact
@@ -248,7 +248,7 @@ def test_steps_of_minitx_are_compiled_before_the_first_answer(
 
 
 def test_int8_of_minitx_is_compiled_too(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_compiled", uncompiled)
+    monkeypatch.setattr(compiled, "Compiled", uncompiled)
     monkeypatch.setattr(compiled, "check_compiler", lambda: None)
     monkeypatch.setattr(auto, "int8_is_faster", lambda: True)
     engine = make_engine("minitx-compiled-int8")
