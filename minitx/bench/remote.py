@@ -2,7 +2,7 @@
 
 A library's threads stay with its process. libgomp, whose threads wait for the next product in a loop, lets
 them sleep once a process has more threads than cores: with CTranslate2 or llama.cpp beside it in one process,
-minitx decodes at 60 % of its speed. The processes take turns: all but one are blocked in the read of a pipe.
+minitx decodes at 60 % of its speed. One process runs at a time; the others wait in the read of a pipe.
 """
 
 from __future__ import annotations

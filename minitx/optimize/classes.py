@@ -89,7 +89,7 @@ class WeightIdentity:
 
     @property
     def owner(self) -> Tensor | None:
-        """The parameter for which it was made; None: there is none any longer."""
+        """The parameter for which it was made; None: it has been freed."""
         return None if self._owner is None else self._owner()
 
     def is_of(self, weight: Tensor, owner: Tensor | None = None) -> bool:
