@@ -25,6 +25,7 @@ from minitx.transaction import StagedFiles
 from minitx.validation import ArgumentValueError
 
 _ALIGNMENT = 8
+_PART = 1 << 20  # bytes of a tensor that are brought into order at once
 # the library's order of dtypes, which is also that of their sizes
 _ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 _NAMES = {DTYPES[name]: name for name in _ORDER}
@@ -93,11 +94,16 @@ def header(shapes: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[b
 
 def write_values(file: BinaryIO, tensor: Tensor) -> int:
     """Writes the values of a tensor; returns their number of bytes."""
-    size = nbytes(tensor)
-    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    if size:
-        file.write(memoryview((ctypes.c_char * size).from_address(values.data_ptr())))
-    return size
+    values = tensor.detach().resolve_conj().resolve_neg().cpu()
+    # A transposed tensor is copied in parts: a copy of a whole one would be the largest object beside the model
+    parts = (
+        [values] if values.is_contiguous() else values.split(max(1, _PART * len(values) // nbytes(values)))
+    )
+    for part in parts:
+        ordered = part.contiguous()
+        if size := nbytes(ordered):
+            file.write(memoryview((ctypes.c_char * size).from_address(ordered.data_ptr())))
+    return nbytes(tensor)
 
 
 def nbytes(tensor: Tensor) -> int:

@@ -20,7 +20,8 @@ CONFIG = {"model_type": "gpt2", "vocab_size": 2_000, "n_positions": 64, "n_embd"
 LAYERS, SHARD = 5, 13_000_000
 TINY = {**CONFIG, "n_embd": 16, "n_layer": 1}
 
-# The memory of the modules that a conversion imports is no part of the bound: a small one is done before.
+# The memory of the modules that a conversion imports is no part of the bound: a small one of the same kind is
+# done before.
 # Each conversion has a process of its own, a fork of this one, which has only imported them.
 PROCESS = """
 import json, os, re, sys
@@ -46,6 +47,7 @@ for line in sys.stdin:
         sys.exit("a conversion failed")
 """
 
+STORED_AS = {"bin": "safetensors", "bin-shards": "shards", "tiny-bin": "tiny"}
 Sources = Callable[[str], Path]
 
 
@@ -62,18 +64,18 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
 def pickled(place: Path, kind: str) -> Path:
     """Returns a folder with `.bin` files in place of safetensors."""
-    source, folder = place / {"bin": "safetensors", "bin-shards": "shards"}[kind], place / kind
+    source, folder = place / STORED_AS[kind], place / kind
     if folder.exists():
         return folder
     folder.mkdir()
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     weight_map = {}
     for path in source.glob("*.safetensors"):
-        name = BIN if kind == "bin" else f"pytorch_{path.stem}.bin"
+        name = f"pytorch_{path.stem}.bin" if kind == "bin-shards" else BIN
         tensors = load_file(path)
         torch.save(tensors, folder / name)
         weight_map |= dict.fromkeys(tensors, name)
-    if kind != "bin":
+    if kind == "bin-shards":
         index = json.loads((source / INDEX).read_text())
         (folder / BIN_INDEX).write_text(json.dumps({**index, "weight_map": weight_map}))
     return folder
@@ -101,7 +103,8 @@ def test_the_largest_shard_beside_the_model(
     tmp_path: Path, sources: Sources, measured: Callable[..., int], kind: str, dtype: str | None
 ) -> None:
     source, options = sources(kind), {"dtype": dtype} if dtype else {}
-    peak = measured(tiny=sources("tiny"), source=source, target=tmp_path / "converted", **options)
+    tiny = sources("tiny-bin" if "bin" in kind else "tiny")
+    peak = measured(tiny=tiny, source=source, target=tmp_path / "converted", **options)
     written = open_folder(tmp_path / "converted")
     model = sum(tensor.nbytes for tensor in written.shapes.values())
     folders = (source, tmp_path / "converted")
