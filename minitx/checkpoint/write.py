@@ -95,10 +95,10 @@ def header(shapes: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[b
 def write_values(file: BinaryIO, tensor: Tensor) -> int:
     """Writes the values of a tensor; returns their number of bytes."""
     values = tensor.detach().resolve_conj().resolve_neg().cpu()
-    # A transposed tensor is copied in parts: a copy of a whole one would be the largest object beside the model
-    parts = (
-        [values] if values.is_contiguous() else values.split(max(1, _PART * len(values) // nbytes(values)))
-    )
+    parts = (values,)
+    if not values.is_contiguous():  # a copy of a whole one would be the largest object beside the model
+        rows = max(1, _PART * len(values) // nbytes(values))
+        parts = values.split(rows)  # type: ignore[no-untyped-call]
     for part in parts:
         ordered = part.contiguous()
         if size := nbytes(ordered):

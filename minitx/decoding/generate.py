@@ -17,6 +17,7 @@ from minitx.decoding.request import GenerationOptions, ahead_of
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
+from minitx.guarantees import unchanged_model
 from minitx.models import CausalModel
 
 
@@ -72,7 +73,8 @@ def generate(
     strategy, request = resolve(model, prompts, strategy, options)
     request = replace(request, run_ahead=ahead_of(request, model.device))
     session = open_session(model, request, lookahead=strategy.lookahead)
-    result = collect((event for step in _steps(strategy, session) for event in step), request)
+    with unchanged_model():
+        result = collect((event for step in _steps(strategy, session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None
     return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)
 

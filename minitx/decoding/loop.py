@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.output import Event, FinishReason
+from minitx.decoding.prefix.prefix_cache import is_watched
 from minitx.decoding.processors.chain import unusable
 from minitx.decoding.request import GenerationRequest
+from minitx.decoding.samplers.base import Argmax
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.text.detokenize import Detokenizer
 from minitx.decoding.text.row import RowText
 from minitx.device import read
+from minitx.guarantees import argmax_alone
 from minitx.validation import trusted_values
 
 # Called with the session before each step, and with the tokens (R,) that were chosen.
@@ -42,6 +45,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
         return
     rows = RowState.all_of(request)
     session.start(request.num_samples)
+    argmax = observe is None and takes_argmax(session)
     steps: list[_Step] = []
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
@@ -51,9 +55,16 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
             yield from _read(session, rows, steps, observe)
             if is_last or all(row.reason for row in rows):
                 return
-        with trusted_values():
+        with trusted_values(), argmax_alone(argmax):
             session.step(steps[-1].token)
         steps = steps if len(steps) < request.run_ahead else []
+
+
+def takes_argmax(session: DecodingSession) -> bool:
+    """Whether the place of the largest logit is all that is used of the logits of a step."""
+    request = session.request
+    plain = type(session) is DecodingSession and not session.observers and not is_watched(session.model)
+    return plain and type(request.sampler) is Argmax and not len(request.chain) and request.logprobs is None
 
 
 class _Step(NamedTuple):

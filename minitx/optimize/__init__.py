@@ -19,6 +19,7 @@ from minitx.optimize.linear import fast_linear, undo_fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.optimize.packed import pack_weights, packed_is_faster, unpack_weights
 from minitx.optimize.recompute import recompute_layers, undo_recompute_layers
+from minitx.optimize.screen import screen_head, undo_screen_head
 from minitx.optimize.shortlist import (
     ShortlistTable,
     shortlisted,
@@ -40,6 +41,7 @@ __all__ = [
     "packed_is_faster",
     "recompute_layers",
     "report",
+    "screen_head",
     "shortlisted",
     "undo_bfloat16_weights",
     "undo_compiled_steps",
@@ -47,6 +49,7 @@ __all__ = [
     "undo_fast_linear",
     "undo_optimize",
     "undo_recompute_layers",
+    "undo_screen_head",
     "undo_unpadded",
     "undo_vocabulary_shortlist",
     "unfuse_projections",

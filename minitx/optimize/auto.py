@@ -23,6 +23,7 @@ from minitx.optimize.graphs.compiled import compiled_steps, no_compiled_steps, u
 from minitx.optimize.graphs.model import cuda_graphs, no_graphs, undo_cuda_graphs
 from minitx.optimize.packed import (
     PACKED,
+    can_be_packed,
     has_weights_to_pack,
     pack_weights,
     packed_is_faster,
@@ -30,6 +31,7 @@ from minitx.optimize.packed import (
 )
 from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
 from minitx.optimize.quantize.products import int8_is_faster
+from minitx.optimize.screen import SCREENED, not_greedy, screen_head, undo_screen_head
 from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
@@ -71,6 +73,17 @@ def _no_packing(model: nn.Module) -> str | None:
     if reason := _not_on_cpu(model, (torch.float32, torch.bfloat16), PACKED):
         return reason
     return None if packed_is_faster(dtype_of(model)) else "not faster on this processor"
+
+
+def _no_screen(model: nn.Module) -> str | None:
+    if reason := not_greedy(model) or _not_on_cpu(model, (torch.float32,), PACKED):
+        return reason
+    projection: Any = getattr(model.head, "projection", None)
+    if type(projection) not in PACKED or not can_be_packed(projection.weight):
+        return "the model has no weight in its head that is packed"
+    if projection.weight.numel() < SCREENED:
+        return "the weight of its head is small"
+    return _no_packing(model) or _no_int8(model)
 
 
 def _no_bfloat16(model: nn.Module) -> str | None:
@@ -129,6 +142,14 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
         "equal up to rounding",
         "as much memory as the weights",
         _no_packing,
+    ),
+    "screen_head": Pass(
+        screen_head,
+        undo_screen_head,
+        "greedy steps compute the logits of tokens alone that can be the most probable one",
+        "greedy tokens are the same; all logits are computed where they are used",
+        "a byte of memory for each weight of the head",
+        _no_screen,
     ),
     "bfloat16_weights": Pass(
         bfloat16_weights,
@@ -330,7 +351,7 @@ def chosen(
     product = next((name for name in _PRODUCTS if name in asked), "pack_weights")
     names, left = [], {}
     for name, step in PASSES.items():
-        if name in _PRODUCTS and product not in (name, "pack_weights"):
+        if name in (*_PRODUCTS, "screen_head") and product not in (name, "pack_weights"):
             left[name] = f"{product} has another product"
         elif reason := step.unsuitable(model):
             if name in asked:

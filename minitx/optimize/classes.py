@@ -19,6 +19,7 @@ from torch.nn.modules.module import (
 from minitx.validation import check_type
 
 Module = TypeVar("Module", bound=nn.Module)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class InPlaceOf:
@@ -201,7 +202,14 @@ def has_hooks(module: nn.Module) -> bool:
         or own["_forward_pre_hooks"]
         or own["_backward_hooks"]
         or own["_backward_pre_hooks"]
-        or _global_forward_hooks
+        or has_global_hooks()
+    )
+
+
+def has_global_hooks() -> bool:
+    """Whether a call of any module, or its backward, runs hooks."""
+    return bool(
+        _global_forward_hooks
         or _global_forward_pre_hooks
         or _global_backward_hooks
         or _global_backward_pre_hooks

@@ -146,11 +146,11 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     ExpertsLinear: PackedExpertsLinear,
     FastExpertsLinear: PackedExpertsLinear,
 }
-_BEFORE: dict[type[nn.Module], type[nn.Module]] = {
+UNPACKED: dict[type[nn.Module], type[nn.Module]] = {
     PackedLinear: FastLinear,
     PackedExpertsLinear: FastExpertsLinear,
 }
-PACKED = frozenset((*_CLASSES, *_BEFORE))  # the classes that are packed, or are it already
+PACKED = frozenset((*_CLASSES, *UNPACKED))  # the classes that are packed, or are it already
 
 
 def pack_weights(model: Module) -> Module:
@@ -222,7 +222,7 @@ def unpack_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    change_classes(model, _BEFORE.get)
+    change_classes(model, UNPACKED.get)
     note_undone(model, "pack_weights")
     return model
 

@@ -159,7 +159,7 @@ def prefilled(
     Returns:
         The cache to run on, and the number of columns of the batch that it holds.
     """
-    if prefix is None or prefix.model is not model or _is_watched(model):
+    if prefix is None or prefix.model is not model or is_watched(model):
         yield cache, 0
         return
     mask = batch.attention_mask
@@ -188,7 +188,7 @@ def remember(prefix: PrefixCache | None, session: Any) -> None:
         session: a `DecodingSession`; one that has not started stores nothing.
     """
     cache = vars(session).get("cache")
-    if prefix is None or cache is None or _is_watched(session.model) or not cache.length:
+    if prefix is None or cache is None or is_watched(session.model) or not cache.length:
         return
     if any(type(layer) not in (DynamicCache, StaticCache) for layer in cache.layers):
         return
@@ -238,6 +238,6 @@ def _bytes_per_token(model: CausalModel) -> int:
     return 2 * stack.num_hidden_layers * attention.key_value_heads * attention.head_dim * size
 
 
-def _is_watched(model: CausalModel) -> bool:
-    """Whether functions inside a model may change its keys and values."""
+def is_watched(model: CausalModel) -> bool:
+    """Whether functions inside a model may read or change its values."""
     return scope_of(model) is not None or any(map(has_hooks, model.modules()))

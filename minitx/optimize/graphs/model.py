@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minitx.guarantees import is_model_unchanged
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.experts import MixtureOfExperts
@@ -63,16 +64,21 @@ class Steps:
         sizes, batch = sizes_of(cache, views=self.kind.serves_views), cache.batch
         if sizes is None or batch is None:
             return None
+        serves = is_model_unchanged() and any(step.holds(cache) for step in self.steps.values())
+        if (self.refusal or not serves) and not self.is_current(model):
+            return None
+        step = self.find(model, cache, batch, sizes)
+        return step if self.built is not None and step.can_run(cache, self.built) else None
+
+    def is_current(self, model: Any) -> bool:
+        """Whether steps can serve a model as it is; drops those that were made for other parts."""
         if self.built is None or not self.built.is_current():
             if any(isinstance(m, TracksWeight) and not m.is_current() for m in all_modules(model)):
-                return None  # it raises an error
+                return False  # the plain model raises an error
             self.steps.clear()
             self.codes.clear()
             self.built, self.refusal = Built(model), ""
-        if self.refusal or self.built.is_watched():
-            return None
-        step = self.find(model, cache, batch, sizes)
-        return step if step.can_run(cache, self.built) else None
+        return not self.refusal and not self.built.is_watched()
 
     def find(self, model: Any, cache: Cache, batch: int, sizes: Sequence[int]) -> StaticStep:
         """Returns the step for a cache, and creates it if needed.

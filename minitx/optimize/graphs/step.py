@@ -9,7 +9,9 @@ B rows, K key heads, S slots, D features of a head, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from operator import attrgetter, is_, methodcaller
 from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +28,9 @@ from minitx.layers.experts import FEW_TOKENS, MixtureOfExperts
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.positions import alibi
 from minitx.layers.stack import LayerKind
-from minitx.optimize.classes import TracksWeight, all_modules, has_hooks
+from minitx.optimize.classes import HOOKS, TracksWeight, all_modules, has_global_hooks
 
+_ADDRESS, _DTYPE, _WRITES = methodcaller("data_ptr"), attrgetter("dtype"), attrgetter("_version")
 SLOTS = 256  # the slots of a cache are a multiple of this, so that calls of similar lengths share a step
 
 
@@ -335,47 +338,58 @@ def sizes_of(cache: Cache, *, views: bool = False) -> tuple[int, ...] | None:
 class Built:
     """The parts of a model, on which steps that were recorded or compiled depend.
 
-    Made to be asked at every step: it keeps the modules and parameters in flat lists.
+    Made to be asked at every step: modules and parameters are in flat lists, which `map` compares without a
+    line of Python for each.
 
     Args:
         model: any module.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        modules = [*all_modules(model)]
-        self.modules = [(m, type(m), m.__dict__.get("backend")) for m in modules]
-        self.children = [(m._modules, name, child) for m in modules for name, child in m._modules.items()]
-        self.parameters = [
-            (m._parameters, name, p, p.data_ptr(), p.dtype, _writes(m, p))
-            for m in modules
-            for name, p in m._parameters.items()
-            if p is not None
-        ]
-        self.has_experts = any(isinstance(m, MixtureOfExperts) for m in modules)
-        self.backends = {backend for _, _, backend in self.modules if backend is not None}
+        self.modules = [*all_modules(model)]
+        self.classes = [*map(type, self.modules)]
+        self.attributes = [m.__dict__ for m in self.modules]
+        self.backends = [own.get("backend") for own in self.attributes]
+        self.children = _Entries(m._modules for m in self.modules)
+        self.parameters = _Entries(m._parameters for m in self.modules)
+        weights = [(m, p) for m in self.modules for p in m._parameters.values() if p is not None]
+        self.weights = [p for _, p in weights]
+        self.addresses, self.dtypes = [*map(_ADDRESS, self.weights)], [*map(_DTYPE, self.weights)]
+        self.counted = [p for m, p in weights if isinstance(m, TracksWeight) and not p.is_inference()]
+        self.writes = [*map(_WRITES, self.counted)]
+        self.has_experts = any(isinstance(m, MixtureOfExperts) for m in self.modules)
 
     def is_current(self) -> bool:
         """Whether classes, submodules, attention and parameters are the same; int8 weights unwritten, too."""
         return (
-            all(type(m) is kind and m.__dict__.get("backend") is b for m, kind, b in self.modules)
-            and all(children.get(name) is child for children, name, child in self.children)
-            and all(
-                own.get(name) is p and p.data_ptr() == address and p.dtype == dtype
-                for own, name, p, address, dtype, _ in self.parameters
-            )
-            and all(p._version == writes for _, _, p, _, _, writes in self.parameters if writes is not None)
+            all(map(is_, map(type, self.modules), self.classes))
+            and all(map(is_, map(dict.get, self.attributes, repeat("backend")), self.backends))
+            and self.children.are_current()
+            and self.parameters.are_current()
+            and [*map(_ADDRESS, self.weights)] == self.addresses
+            and [*map(_DTYPE, self.weights)] == self.dtypes
+            and [*map(_WRITES, self.counted)] == self.writes
         )
 
     def is_watched(self) -> bool:
         """Whether a part has hooks or another forward, which steps would not call, or trains."""
-        model = self.modules[0][0]
-        return any(
-            m is not model and (has_hooks(m) or "forward" in m.__dict__ or m.training)
-            for m, _, _ in self.modules
-        )
+        parts = self.attributes[1:]  # the model itself is called around a step
+        names = (*HOOKS, "forward", "training")
+        return has_global_hooks() or any(any(map(dict.get, parts, repeat(name))) for name in names)
 
 
-def _writes(module: nn.Module, parameter: Tensor) -> int | None:
-    """Returns how often a weight was written to of which a module keeps another form; None: it keeps none."""
-    keeps = isinstance(module, TracksWeight) and not parameter.is_inference()
-    return parameter._version if keeps else None
+class _Entries:
+    """The entries of several dictionaries.
+
+    Args:
+        dictionaries: of modules.
+    """
+
+    def __init__(self, dictionaries: Iterable[dict[str, Any]]) -> None:
+        entries = [(own, name, value) for own in dictionaries for name, value in own.items()]
+        self.dictionaries, self.names = [own for own, _, _ in entries], [name for _, name, _ in entries]
+        self.values = [value for _, _, value in entries]
+
+    def are_current(self) -> bool:
+        """Whether the dictionaries have the same values."""
+        return all(map(is_, map(dict.get, self.dictionaries, self.names), self.values))

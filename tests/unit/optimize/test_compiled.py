@@ -15,6 +15,7 @@ import minitx
 from minitx import Beam, Greedy, Sample, Stop
 from minitx.optimize import bfloat16_weights, compiled_steps, pack_weights, quantize, undo_compiled_steps
 from minitx.optimize.graphs.compiled import CompiledStep, check_compiler
+from minitx.optimize.graphs.step import Built
 from minitx.optimize.linear import Operators, measure
 from minitx.optimize.packed import can_be_packed
 from minitx.validation import ArgumentValueError
@@ -205,6 +206,31 @@ def test_changed_weights(counted: list[int]) -> None:
         dense.weight.mul_(1.5)
     with pytest.raises(ArgumentValueError, match="the one that was quantised"):
         minitx.generate(model, [[5, 6, 7]], Greedy(), **options)
+
+
+def test_the_model_is_compared_once_in_a_generation(
+    llama: tuple[Any, Any], counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`generate` runs to its end; between two events of `stream` a caller may change the model."""
+    plain, twin = llama
+    compared: list[int] = []
+    minitx.generate(twin, PROMPTS[:1], Greedy(), max_new_tokens=3, **ALL)
+    counted.clear()
+    is_current = Built.is_current
+    monkeypatch.setattr(Built, "is_current", lambda self: compared.append(1) or is_current(self))
+    options: dict[str, Any] = {"max_new_tokens": 8, **ALL}
+    expected = tokens(minitx.generate(plain, PROMPTS[:1], Greedy(), **options))
+    for _ in range(2):
+        assert tokens(minitx.generate(twin, PROMPTS[:1], Greedy(), **options)) == expected
+    assert (len(compared), len(counted)) == (2, 12)
+    seen: list[int] = []
+    for number, _ in enumerate(minitx.stream(twin, PROMPTS[:1], Greedy(), **options)):
+        if number == 3:
+            layer = twin.decoder.layers[0]
+            handle = layer.register_forward_hook(lambda layer, inputs, output: seen.append(1))
+    handle.remove()
+    assert len(seen) == 4
+    assert len(compared) == 9
 
 
 def test_what_takes_the_plain_path(llama: tuple[Any, Any], counted: list[int]) -> None:
