@@ -18,7 +18,7 @@ from minitx.optimize.bfloat16 import (
     undo_bfloat16_weights,
 )
 from minitx.optimize.classes import Module
-from minitx.optimize.fuse import fuse_projections, unfuse_projections
+from minitx.optimize.fuse import fuse_projections, undo_fuse_projections
 from minitx.optimize.graphs.compiled import compiled_steps, no_compiled_steps, undo_compiled_steps
 from minitx.optimize.graphs.model import cuda_graphs, no_graphs, undo_cuda_graphs
 from minitx.optimize.packed import (
@@ -27,7 +27,7 @@ from minitx.optimize.packed import (
     has_weights_to_pack,
     pack_weights,
     packed_is_faster,
-    unpack_weights,
+    undo_pack_weights,
 )
 from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
 from minitx.optimize.quantize.products import int8_is_faster
@@ -121,7 +121,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 PASSES: dict[str, Pass] = {  # in the order in which they are applied
     "fuse_projections": Pass(
         fuse_projections,
-        unfuse_projections,
+        undo_fuse_projections,
         "Q, K and V as one product, gate and dense as one",
         "equal up to rounding",
         "as much memory as the joined weights, if they were mapped from a file; else none",
@@ -137,7 +137,7 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
     ),
     "pack_weights": Pass(
         pack_weights,
-        unpack_weights,
+        undo_pack_weights,
         "copies of the weights in the order in which oneDNN reads them",
         "equal up to rounding",
         "as much memory as the weights",

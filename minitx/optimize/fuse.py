@@ -148,7 +148,7 @@ def fuse_projections(model: Module) -> Module:
     return model
 
 
-def unfuse_projections(model: Module) -> Module:
+def undo_fuse_projections(model: Module) -> Module:
     """Undoes `fuse_projections`: each parameter has memory of its own again. Returns the model.
 
     Raises:

@@ -25,9 +25,9 @@ from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
 from minitx.optimize.bfloat16 import undo_bfloat16_weights
 from minitx.optimize.classes import InPlaceOf, Module, change_classes
-from minitx.optimize.fuse import unfuse_projections
+from minitx.optimize.fuse import undo_fuse_projections
 from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
-from minitx.optimize.packed import unpack_weights
+from minitx.optimize.packed import undo_pack_weights
 from minitx.validation import check_type
 
 
@@ -170,6 +170,6 @@ def mixed_dtypes(model: Module) -> Module:
     has_several = len({parameter.dtype for parameter in model.parameters()}) > 1
     if not has_several:
         return model
-    for undo in (unfuse_projections, undo_bfloat16_weights, unpack_weights):
+    for undo in (undo_fuse_projections, undo_bfloat16_weights, undo_pack_weights):
         undo(model)
     return change_classes(model, _CLASSES.get)

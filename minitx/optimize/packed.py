@@ -216,7 +216,7 @@ def change_and_pack(
     return model
 
 
-def unpack_weights(model: Module) -> Module:
+def undo_pack_weights(model: Module) -> Module:
     """Undoes `pack_weights`: drops the copies. Returns the model.
 
     Raises:

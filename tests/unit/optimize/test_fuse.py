@@ -21,7 +21,7 @@ from minitx.optimize import (
     mixed_dtypes,
     pack_weights,
     undo_fast_linear,
-    unfuse_projections,
+    undo_fuse_projections,
 )
 from minitx.optimize.classes import all_modules
 from minitx.optimize.fuse import FusedGatedIntermediate
@@ -119,7 +119,7 @@ def test_there_and_back(config: dict[str, Any]) -> None:
     assert_same(model, plain, number)
     assert fuse_projections(model) is model  # again: nothing happens
     assert_same(model, plain, number)
-    assert unfuse_projections(model) is model
+    assert undo_fuse_projections(model) is model
     assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
     assert [set(vars(m)) for m in model.modules()] == [set(vars(m)) for m in plain.modules()]
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -443,7 +443,7 @@ def test_inference_mode_leaves_trainable_parameters() -> None:
 def test_without_such_projections() -> None:
     model = nn.Sequential(nn.Linear(2, 3))
     assert fuse_projections(model) is model
-    assert unfuse_projections(model) is model
-    for function in (fuse_projections, unfuse_projections):
+    assert undo_fuse_projections(model) is model
+    for function in (fuse_projections, undo_fuse_projections):
         with pytest.raises(ArgumentTypeError, match="model"):
             function([1])  # type: ignore[type-var]

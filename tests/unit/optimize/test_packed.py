@@ -20,8 +20,8 @@ from minitx.optimize import (
     fuse_projections,
     pack_weights,
     packed_is_faster,
-    unfuse_projections,
-    unpack_weights,
+    undo_fuse_projections,
+    undo_pack_weights,
 )
 from minitx.optimize import packed as module
 from minitx.optimize.linear import FastLinear
@@ -80,7 +80,7 @@ def test_logits_and_tokens(model: minitx.DecoderModel, products: list[str]) -> N
         minitx.generate(model, ids, minitx.Greedy(), max_new_tokens=8).sequences, tokens, strict=True
     ):
         assert torch.equal(row, other)
-    unpack_weights(model)
+    undo_pack_weights(model)
     assert torch.equal(model(ids).logits, logits)
     assert not any("_packed" in vars(part) for part in model.modules())
 
@@ -106,8 +106,8 @@ def test_fused_projections(model: minitx.DecoderModel, packed_first: bool, produ
     handle = attention.Q.register_forward_hook(lambda *_: None)
     assert torch.allclose(model(ids).logits, logits, atol=1e-5)
     handle.remove()
-    assert called(unfuse_projections(model), ids, products) > fused
-    unpack_weights(model)
+    assert called(undo_fuse_projections(model), ids, products) > fused
+    undo_pack_weights(model)
     assert torch.equal(model(ids).logits, logits)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import minitx
 from minitx.inspect import record
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize import fast_linear, fuse_projections, pack_weights, unfuse_projections
+from minitx.optimize import fast_linear, fuse_projections, pack_weights, undo_fuse_projections
 from minitx.optimize.packed import PackedLinear
 from minitx.optimize.quantize import (
     apply,
@@ -434,7 +434,7 @@ def attention(model: Any) -> Any:
 
 
 def test_one_product_is_quantised_with_its_parts(fused: Any, quantize: Callable[..., Any]) -> None:
-    apart = logits(quantize(unfuse_projections(copy.deepcopy(fused))))
+    apart = logits(quantize(undo_fuse_projections(copy.deepcopy(fused))))
     quantize(fused)
     attend, calls = attention(fused), []
     assert isinstance(attend.fused, Quantized)
@@ -459,7 +459,7 @@ def test_copies_conversions_and_inverses_of_one_product(
     handle = attention(other).Q.register_forward_hook(lambda *_: None)
     assert torch.equal(logits(other), expected)  # the parts follow too
     handle.remove()
-    assert torch.equal(logits(unfuse_projections(other)), expected)
+    assert torch.equal(logits(undo_fuse_projections(other)), expected)
     assert torch.equal(logits(undo_quantization(fused)), plain)
     assert type(attention(fused).fused) is type(attention(fused).Q)
     minitx.save(quantize(fused), tmp_path)
@@ -476,7 +476,7 @@ def test_a_stale_part_is_not_used(fused: Any, copied: bool) -> None:
     with pytest.raises(ArgumentValueError, match=r"weight=.* must be the one that was quantised"):
         logits(fused)
     with pytest.raises(ArgumentValueError, match=r"weight=.* must be the one that was quantised"):
-        logits(unfuse_projections(fused))
+        logits(undo_fuse_projections(fused))
     assert logits(int8_dynamic(undo_quantization(fused))).isfinite().all()
 
 

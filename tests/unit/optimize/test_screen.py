@@ -26,8 +26,8 @@ from minitx.optimize import (
     screen_head,
     shortlisted,
     undo_compiled_steps,
+    undo_pack_weights,
     undo_screen_head,
-    unpack_weights,
 )
 from minitx.optimize.classes import set_class
 from minitx.optimize.linear import FastLinear
@@ -203,7 +203,7 @@ def test_other_passes_and_copies(plain: Any, model: Any, screened: list[int], tm
     expected = tokens(minitx.generate(plain, PROMPTS[:1], Greedy(), **ALL))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert tokens(minitx.generate(twin, PROMPTS[:1], Greedy(), **ALL)) == expected
-        assert type(unpack_weights(twin).head.projection) is FastLinear
+        assert type(undo_pack_weights(twin).head.projection) is FastLinear
     assert len(screened) == 22
     minitx.save(model, tmp_path / "saved")
     for name, tensor in minitx.load(tmp_path / "saved", head="causal-lm").state_dict().items():

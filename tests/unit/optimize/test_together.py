@@ -21,8 +21,8 @@ from minitx.optimize import (
     pack_weights,
     recompute_layers,
     undo_fast_linear,
+    undo_pack_weights,
     undo_vocabulary_shortlist,
-    unpack_weights,
     unpadded,
     vocabulary_shortlist,
 )
@@ -62,10 +62,10 @@ def logits(model: Any) -> Tensor:
 
 
 ORDERS: dict[str, tuple[Pass, ...]] = {
-    "pack, int8": (pack_weights, int8_dynamic, unpack_weights, undo_quantization),
-    "pack, shortlist": (pack_weights, shortlist, unpack_weights, undo_vocabulary_shortlist),
+    "pack, int8": (pack_weights, int8_dynamic, undo_pack_weights, undo_quantization),
+    "pack, shortlist": (pack_weights, shortlist, undo_pack_weights, undo_vocabulary_shortlist),
     "pack, shortlist, int8": (
-        *(pack_weights, shortlist, int8_dynamic, unpack_weights),
+        *(pack_weights, shortlist, int8_dynamic, undo_pack_weights),
         *(undo_vocabulary_shortlist, undo_quantization),
     ),
     "plain, shortlist, fast": (undo_fast_linear, shortlist, fast_linear, undo_vocabulary_shortlist),
