@@ -25,7 +25,7 @@ from minitx.transaction import StagedFiles
 from minitx.validation import ArgumentValueError
 
 _ALIGNMENT = 8
-_PART = 1 << 20  # bytes of a tensor that are brought into order at once
+_PART = 1 << 20  # bytes of a tensor that are made contiguous at once
 # the library's order of dtypes, which is also that of their sizes
 _ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 _NAMES = {DTYPES[name]: name for name in _ORDER}

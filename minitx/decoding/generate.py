@@ -13,12 +13,14 @@ from minitx.decoding.guidance.session import open_session
 from minitx.decoding.output import Event, Result, collect
 from minitx.decoding.prefix.prefix_cache import PrefixCache, remember
 from minitx.decoding.prompts import Prompts
-from minitx.decoding.request import GenerationOptions, ahead_of
+from minitx.decoding.request import GenerationOptions, GenerationRequest, ahead_of
+from minitx.decoding.samplers.base import Argmax
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
-from minitx.guarantees import unchanged_model
+from minitx.guarantees import is_own_code, unchanged
 from minitx.models import CausalModel
+from minitx.optimize.classes import has_hooks
 
 
 class Stream(Iterator[Event]):
@@ -71,9 +73,12 @@ def generate(
     """
     check_names(generate, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
-    request = replace(request, run_ahead=ahead_of(request, model.device))
+    argmax = uses_argmax(strategy, request)
+    request = replace(request, run_ahead=ahead_of(request, model.device), only_argmax=argmax)
     session = open_session(model, request, lookahead=strategy.lookahead)
-    with unchanged_model():
+    parts = (strategy, request.stop, request.sampler, *request.chain.processors)
+    own = is_own_code(*parts) and request.guidance is None and not has_hooks(model)
+    with unchanged(model if own else None):
         result = collect((event for step in _steps(strategy, session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None
     return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)
@@ -101,7 +106,14 @@ def stream(
     """
     check_names(stream, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
+    request = replace(request, only_argmax=uses_argmax(strategy, request))
     return Stream(strategy, open_session(model, request, lookahead=strategy.lookahead))
+
+
+def uses_argmax(strategy: Strategy, request: GenerationRequest) -> bool:
+    """Whether a call whose session is its own uses only the argmax of the logits."""
+    whole = len(request.chain) or request.guidance or request.logprobs
+    return type(strategy).run is Strategy.run and type(request.sampler) is Argmax and not whole
 
 
 def _steps(strategy: Strategy, session: DecodingSession) -> Iterator[list[Event]]:

@@ -18,12 +18,12 @@ from minitx.decoding.output import Event, FinishReason
 from minitx.decoding.prefix.prefix_cache import is_watched
 from minitx.decoding.processors.chain import unusable
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.samplers.base import Argmax
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.text.detokenize import Detokenizer
 from minitx.decoding.text.row import RowText
 from minitx.device import read
-from minitx.guarantees import argmax_alone
+from minitx.guarantees import is_unchanged, only_argmax_used
+from minitx.optimize.screen import ScreenedWeight, usable_screen
 from minitx.validation import trusted_values
 
 # Called with the session before each step, and with the tokens (R,) that were chosen.
@@ -45,7 +45,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
         return
     rows = RowState.all_of(request)
     session.start(request.num_samples)
-    argmax = observe is None and takes_argmax(session)
+    screen = screen_of(session)
     steps: list[_Step] = []
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
@@ -55,16 +55,17 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
             yield from _read(session, rows, steps, observe)
             if is_last or all(row.reason for row in rows):
                 return
-        with trusted_values(), argmax_alone(argmax):
+        if screen is not None and not is_unchanged(session.model):
+            screen = screen_of(session)
+        with trusted_values(), only_argmax_used(screen):
             session.step(steps[-1].token)
         steps = steps if len(steps) < request.run_ahead else []
 
 
-def takes_argmax(session: DecodingSession) -> bool:
-    """Whether the place of the largest logit is all that is used of the logits of a step."""
-    request = session.request
-    plain = type(session) is DecodingSession and not session.observers and not is_watched(session.model)
-    return plain and type(request.sampler) is Argmax and not len(request.chain) and request.logprobs is None
+def screen_of(session: DecodingSession) -> ScreenedWeight | None:
+    """Returns the weight of a screened head if nothing but the argmax of its logits is used."""
+    screen = usable_screen(session.model) if session.request.only_argmax else None
+    return None if screen is None or is_watched(session.model) else screen
 
 
 class _Step(NamedTuple):

@@ -119,6 +119,7 @@ class GenerationRequest:
         whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
         run_ahead: the number of steps after which the tokens are read, to see whether rows have ended; see
             `ahead_of`.
+        only_argmax: whether nobody uses more of the logits than their argmax.
     """
 
     prompts: list[list[int]]
@@ -142,6 +143,7 @@ class GenerationRequest:
     repeated: Sequence[int] = ()
     whole_prompts: Sequence[list[int]] = ()
     run_ahead: int = 1
+    only_argmax: bool = False
 
     @property
     def passed_prompts(self) -> Sequence[list[int]]:

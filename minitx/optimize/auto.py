@@ -23,7 +23,6 @@ from minitx.optimize.graphs.compiled import compiled_steps, no_compiled_steps, u
 from minitx.optimize.graphs.model import cuda_graphs, no_graphs, undo_cuda_graphs
 from minitx.optimize.packed import (
     PACKED,
-    can_be_packed,
     has_weights_to_pack,
     pack_weights,
     packed_is_faster,
@@ -31,7 +30,7 @@ from minitx.optimize.packed import (
 )
 from minitx.optimize.quantize.passes import int8_dynamic, undo_quantization
 from minitx.optimize.quantize.products import int8_is_faster
-from minitx.optimize.screen import SCREENED, not_greedy, screen_head, undo_screen_head
+from minitx.optimize.screen import SMALLEST_HEAD, no_screen, screen_head, undo_screen_head
 from minitx.optimize.unpadded import first_stack, obstacle, undo_unpadded, unpadded
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
@@ -49,6 +48,7 @@ class Pass:
         exactness: how its outputs differ.
         cost: memory that it takes.
         unsuitable: returns why it does not pay for a model on this machine; None: it does.
+        needs: name of a pass without which it cannot be applied.
     """
 
     apply: Callable[[Any], Any]
@@ -57,6 +57,7 @@ class Pass:
     exactness: str
     cost: str
     unsuitable: Callable[[Any], str | None]
+    needs: str | None = None
 
 
 def _always(model: nn.Module) -> str | None:
@@ -76,14 +77,10 @@ def _no_packing(model: nn.Module) -> str | None:
 
 
 def _no_screen(model: nn.Module) -> str | None:
-    if reason := not_greedy(model) or _not_on_cpu(model, (torch.float32,), PACKED):
+    if reason := no_screen(model):
         return reason
     projection: Any = getattr(model.head, "projection", None)
-    if type(projection) not in PACKED or not can_be_packed(projection.weight):
-        return "the model has no weight in its head that is packed"
-    if projection.weight.numel() < SCREENED:
-        return "the weight of its head is small"
-    return _no_packing(model) or _no_int8(model)
+    return "the weight of its head is small" if projection.weight.numel() < SMALLEST_HEAD else _no_int8(model)
 
 
 def _no_bfloat16(model: nn.Module) -> str | None:
@@ -146,10 +143,11 @@ PASSES: dict[str, Pass] = {  # in the order in which they are applied
     "screen_head": Pass(
         screen_head,
         undo_screen_head,
-        "greedy steps compute the logits of tokens alone that can be the most probable one",
-        "greedy tokens are the same; all logits are computed where they are used",
+        "greedy steps compute logits only for tokens that can be the most probable one",
+        "equal up to rounding; all logits are computed where they are used",
         "a byte of memory for each weight of the head",
         _no_screen,
+        needs="pack_weights",
     ),
     "bfloat16_weights": Pass(
         bfloat16_weights,
@@ -351,7 +349,7 @@ def chosen(
     product = next((name for name in _PRODUCTS if name in asked), "pack_weights")
     names, left = [], {}
     for name, step in PASSES.items():
-        if name in (*_PRODUCTS, "screen_head") and product not in (name, "pack_weights"):
+        if name in _PRODUCTS and product not in (name, "pack_weights"):
             left[name] = f"{product} has another product"
         elif reason := step.unsuitable(model):
             if name in asked:
@@ -360,6 +358,8 @@ def chosen(
             left[name] = reason
         elif name in _OPTIONAL and name not in asked:
             left[name] = f"{_OPTIONAL[name][1]} asks for it"
+        elif step.needs and step.needs not in names:
+            left[name] = f"{step.needs} is left out"
         else:
             names.append(name)
     return names, left
@@ -392,4 +392,8 @@ def named(passes: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     products = [name for name in _PRODUCTS if name in passes]
     if len(products) > 1:
         raise ArgumentValueError("passes", [*passes], f"a list with one of {' and '.join(products)}")
+    for name in passes:
+        needed = PASSES[name].needs
+        if needed is not None and needed not in passes:
+            raise ArgumentValueError("passes", [*passes], f"a list with {needed}, which {name} needs")
     return [name for name in PASSES if name in passes]

@@ -9,12 +9,14 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn.modules.module import (
     _global_backward_hooks,
     _global_backward_pre_hooks,
     _global_forward_hooks,
     _global_forward_pre_hooks,
 )
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from minitx.validation import check_type
 
@@ -68,6 +70,16 @@ class TracksWeight(InPlaceOf):
             choose: returns the new class for a class; None: it stays.
         """
         raise NotImplementedError
+
+
+def _count_writes(optimizer: Any, *arguments: Any) -> None:
+    """Counts what fused optimizers write, which PyTorch does not."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version([p for p in group["params"] if p.grad is not None and not p.is_inference()])
+
+
+register_optimizer_step_post_hook(_count_writes)
 
 
 class WeightIdentity:
@@ -248,6 +260,11 @@ def _parts_of(kind: Any) -> tuple[tuple[Any, ...], Any]:
         mixins.append(made[0])
         kind = made[1]
     return tuple(mixins), kind
+
+
+def former_class(kind: Any) -> Any:
+    """Returns the class that mixins were put in front of; a class without mixins as it is."""
+    return _parts_of(kind)[1]
 
 
 def _with(mixins: tuple[Any, ...], kind: Any) -> Any:

@@ -146,11 +146,11 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     ExpertsLinear: PackedExpertsLinear,
     FastExpertsLinear: PackedExpertsLinear,
 }
-UNPACKED: dict[type[nn.Module], type[nn.Module]] = {
+_BEFORE: dict[type[nn.Module], type[nn.Module]] = {
     PackedLinear: FastLinear,
     PackedExpertsLinear: FastExpertsLinear,
 }
-PACKED = frozenset((*_CLASSES, *UNPACKED))  # the classes that are packed, or are it already
+PACKED = frozenset((*_CLASSES, *_BEFORE))  # the classes that are packed, or are it already
 
 
 def pack_weights(model: Module) -> Module:
@@ -222,8 +222,9 @@ def undo_pack_weights(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    change_classes(model, UNPACKED.get)
-    note_undone(model, "pack_weights")
+    change_classes(model, _BEFORE.get)
+    for name in ("screen_head", "pack_weights"):
+        note_undone(model, name)
     return model
 
 

@@ -1,12 +1,13 @@
 """An output head whose int8 copy finds the tokens that can be the most probable one.
 
-Greedy decoding uses the place of the largest logit and nothing else, but a step reads a row of weights per
-token of the vocabulary to find it: a third of all weights in GPT-2. A product with the weight in int8, which
-reads a quarter of the bytes, gives every logit within a bound. Only tokens that reach the largest lower bound
-can be the most probable one, often a few dozen; their logits are computed from the weight itself. So the
-token is that of the whole product. It is a search of the largest inner product with quantised vectors.
+Greedy decoding uses only the argmax of the logits, but to find it a step reads a row of weights per token of
+the vocabulary: a third of all weights in GPT-2. A product with an int8 copy, which reads a quarter of the
+bytes, approximates every logit, with a bound on the error. Only tokens that reach the largest lower bound can
+be the most probable one; their logits are computed from the weight itself. This is a search of the largest
+inner product with quantised vectors.
 
-By the inequality of Cauchy and Schwarz, for an input x and a row w, and x' and w' of which products are made:
+For an input x and a row w of the weight, and the x' and w' of which the int8 product is made, the bound is
+that of Cauchy and Schwarz:
 
     |x w - x' w'| <= |x| |w - w'| + |x - x'| |w'|
 
@@ -15,36 +16,49 @@ V tokens of the vocabulary, E features.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minitx.guarantees import is_argmax_alone
+from minitx.guarantees import is_only_argmax_used
 from minitx.optimize.applied import note_undone
-from minitx.optimize.classes import Module, set_class
-from minitx.optimize.linear import FastLinear
-from minitx.optimize.packed import UNPACKED, Packed, PackedLinear
+from minitx.optimize.classes import Module, former_class
+from minitx.optimize.packed import Packed, PackedLinear
 from minitx.optimize.quantize.products import quantize_rows, weight_levels
 from minitx.validation import ArgumentValueError, check_type
 
-SCREENED = 2**22  # weights of a head for which it pays: a smaller one is read in a tenth of a millisecond
-_FEW = 4  # rows of an input; for more the packed product, which reads the weight once, is faster
-_SMALLEST = 1e-37  # scale of an input of zeros
-_MANY = 16  # a share of 1 / 16 of the rows of a weight is computed in no less time than all
+SMALLEST_HEAD = 2**22  # weights of a head for which it pays: a smaller one takes little of a step
+_MOST_ROWS = 2  # of an input; for more the packed product, which reads the weight once, is faster
+_MOST_LOGITS = 1 / 64  # of the vocabulary: to gather more rows takes as long as the whole product
+_PAUSE = 16  # products without a screen after one whose bound excluded too few tokens
+_OUTLIER = 8  # features of x beyond this multiple of their root mean square are not rounded to int8
+_MOST_OUTLIERS = 4
+_TINY = 1e-18  # squares of smaller numbers lose digits in float32
+_ROUNDING = 2.0**-22  # of an operation in float32, four times its largest relative error
 _MARGIN = 1.001  # for the rounding of norms
+_BLOCK = 2**12  # rows that are quantised at once: the temporary copies are in float32
 
 
 class ScreenedWeight(Packed):
-    """The packed copy of a weight, and one in int8 that rules out most outputs as the largest one."""
+    """The packed copy of a weight, and one in int8 that excludes most outputs as the largest one."""
+
+    pause = 0
 
     def pack(self, weight: Tensor) -> Tensor:
         """Returns a copy of a weight: (V, E) -> (V, E)."""
-        integers, scale, squared_error = quantize_rows(weight, weight_levels())
+        if weight.dtype != torch.float32:  # as after `model.bfloat16()`, whose logits are rounded further
+            self.pause = sys.maxsize
+            return super().pack(weight)
+        self.pause, levels, inputs = 0, weight_levels(), weight.shape[1]
+        blocks = [quantize_rows(rows, levels) for rows in torch.split(weight, _BLOCK)]
+        integers, scale, squared_error = map(torch.cat, zip(*blocks, strict=True))
+        error, norm = squared_error.sqrt_(), torch.linalg.vector_norm(weight, dim=-1)
+        tiny = scale < _TINY
+        error, norm = error.where(~tiny, inputs * scale), norm.where(~tiny, inputs * levels * scale)
         self._integers, self._scale = integers.t(), scale
-        error, size = squared_error.sqrt_(), torch.linalg.vector_norm(weight, dim=-1)
-        rounding = weight.shape[1] * 2.0**-22  # of the sums in both products, relative to |x| |w|
-        self._error, self._size = error + rounding * size, size + error
+        self._error, self._norm = error + inputs * _ROUNDING * norm, norm + error
         return super().pack(weight)
 
     def multiply(
@@ -52,61 +66,80 @@ class ScreenedWeight(Packed):
     ) -> Tensor:
         """Returns x W^T + b, or an activation of it.
 
-        Where the caller uses the argmax alone, outputs that cannot be the largest one are -inf.
+        Where the caller uses only the argmax, outputs that cannot be the largest one are -inf.
         (..., E), (V, E), (V) -> (..., V)
         """
-        weight = self.weight
-        if is_argmax_alone() and weight is not None and x.numel() <= _FEW * x.shape[-1]:
-            rows = [self._screened(row, weight.detach(), bias) for row in x.reshape(-1, x.shape[-1])]
-            largest = [row for row in rows if row is not None]
-            if len(largest) == len(rows):
-                return torch.stack(largest).view(*x.shape[:-1], len(weight))
+        weight, few = self.weight, 0 < x.numel() <= _MOST_ROWS * x.shape[-1]
+        if few and activation[0] == "none" and weight is not None and is_only_argmax_used(self):
+            if self.pause:
+                self.pause -= 1
+            elif (y := self.screened(x.reshape(-1, x.shape[-1]), weight.detach(), bias)) is not None:
+                return y.view(*x.shape[:-1], len(weight))
+            else:
+                self.pause = _PAUSE
         return super().multiply(x, copy, bias, activation)
 
-    def _screened(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Returns the outputs that can be the largest one, -inf for others: (E), (V, E), (V) -> (V).
+    def screened(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Returns the outputs that can be the largest one of their row, and -inf for the others.
 
         None: there are many of them, or none, since the input or the weight is not finite.
+
+        Args:
+            x: (rows, E)
+            weight: (V, E)
+            bias: (V), or None.
+
+        Returns:
+            (rows, V)
         """
-        step = x.abs().amax().div_(127).clamp_min_(_SMALLEST)
-        integers = torch.div(x, step).round_()
-        y = torch._int_mm(integers.to(torch.int8)[None], self._integers)[0].mul(self._scale).mul_(step)
-        y = y if bias is None else y.add_(bias)
-        lost = torch.linalg.vector_norm(x - integers * step)
-        bound = (self._error * torch.linalg.vector_norm(x)).add_(self._size * lost).mul_(_MARGIN)
-        places = ((y + bound) >= (y - bound).amax()).nonzero()[:, 0]
-        if not 0 < len(places) <= len(y) // _MANY:
-            return None
-        largest = torch.mv(weight.index_select(0, places), x)
-        largest = largest if bias is None else largest + bias[places]
-        return torch.full_like(y, -torch.inf).index_copy_(0, places, largest)
+        logits = x.new_full((len(x), len(weight)), -torch.inf)
+        for row, target in zip(x, logits, strict=True):
+            y, bound = self.bounded(row, bias)
+            candidates = (y + bound >= (y - bound).amax()).nonzero()[:, 0]
+            if not 0 < len(candidates) <= _MOST_LOGITS * len(weight):
+                return None
+            exact = (weight.index_select(0, candidates) * row).sum(-1)  # equal for equal rows, as `mv` is not
+            target.index_copy_(0, candidates, exact if bias is None else exact + bias[candidates])
+        return logits
 
+    def bounded(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns approximate outputs, and a bound on the error of each: (E), (V) -> (V), (V).
 
-class ScreenedLinear(PackedLinear):
-    """nn.Linear by a `ScreenedWeight`; prints as nn.Linear."""
-
-    @property
-    def packed(self) -> Packed:
-        """The copies of the weight."""
-        copy: Packed = vars(self).setdefault("_packed", ScreenedWeight())
-        return copy
-
-
-UNPACKED[ScreenedLinear] = FastLinear
+        The bound is NaN if the input is not finite, or so small that its square has no digits.
+        """
+        norm, rest, outliers = torch.linalg.vector_norm(x), x, None
+        if float(x.abs().amax()) > _OUTLIER * float(norm) * x.numel() ** -0.5:
+            outliers = x.abs().topk(min(_MOST_OUTLIERS, x.numel())).indices
+            rest = x.index_fill(0, outliers, 0.0)
+        step = rest.abs().amax().div_(127)
+        step = step.where(norm >= _TINY, torch.nan).clamp_min_(_TINY / 127)
+        integers = torch.div(rest, step).round_()
+        y = torch._int_mm(integers.to(torch.int8)[None], self._integers)[0].mul(step)
+        if outliers is not None:
+            y += torch.mv(self._integers.index_select(0, outliers).t().float(), x[outliers])
+        y.mul_(self._scale)
+        input_error = torch.linalg.vector_norm(rest - integers * step)
+        bound = (self._error * norm).add_(self._norm * input_error).mul_(_MARGIN)
+        if bias is not None:
+            y += bias
+            bound.add_(y.abs(), alpha=_ROUNDING)
+        return y, bound
 
 
 def screen_head(model: Module) -> Module:
     """Lets greedy decoding compute the logits of those tokens only that can be the most probable one.
 
-    Changes the class of the head's projection in place; parameters, names and hooks stay. It serves steps of
-    up to 4 rows of `Greedy` without processors, log-probabilities or functions inside the model; wherever
-    other logits are used, all are computed.
+    The head's projection gets an int8 copy of its weight; class, parameters, names and hooks stay. It serves
+    steps of one or two rows of `Greedy`, in `generate` and `stream`, without processors, log-probabilities,
+    hooks and taps. Where other logits are used, all are computed; so they are where many tokens could be the
+    most probable one.
 
-    Exactness: greedy tokens are the same; a logit differs by the rounding of sums in another order.
+    Exactness: equal up to rounding, so two tokens with nearly the same logit can change places.
     Cost: a byte of memory for each weight of the head, beside the copy of `pack_weights`.
 
     Args:
-        model: one that predicts the next token, in float32, after `pack_weights`.
+        model: a decoder or encoder-decoder of minitx that predicts the next token, in float32 on a CPU, after
+            `pack_weights`.
 
     Returns:
         The model.
@@ -116,55 +149,57 @@ def screen_head(model: Module) -> Module:
         ArgumentValueError: not such a model, or a processor whose products of int8 are not exact.
         RuntimeError: there is no memory for the copies. The model is as before.
     """
-    if refusal := not_screened(model):
-        hint = "call pack_weights first; it packs large weights" if "packed" in refusal else ""
-        raise ArgumentValueError("model", type(model), f"one to screen the head of: {refusal}", hint)
+    checked: Any = check_type("model", model, nn.Module, "a module")
+    if reason := no_screen(checked):
+        raise ArgumentValueError("model", type(model), "one whose head can be screened", reason)
     weight_levels()
-    projection: Any = _projection(model)
-    set_class(projection, ScreenedLinear)
-    try:
-        projection.packed.of(projection.weight)
-    except Exception:
-        set_class(projection, PackedLinear)
-        raise
+    projection = checked.head.projection
+    if type(projection) is not PackedLinear or projection.packed.of(projection.weight) is None:
+        hint = "call pack_weights first; it packs large weights"
+        raise ArgumentValueError("model", type(model), "one with a packed weight in its head", hint)
+    screened = ScreenedWeight()
+    screened.of(projection.weight)
+    vars(projection)["_packed"] = screened
     return model
 
 
 def undo_screen_head(model: Module) -> Module:
-    """Undoes `screen_head`: drops the copy in int8. Returns the model.
+    """Undoes `screen_head`: drops the int8 copy; the weight is packed again. Returns the model.
 
     Raises:
         ArgumentTypeError: not a module.
     """
-    projection = _projection(check_type("model", model, nn.Module, "a module"))
-    if type(projection) is ScreenedLinear:
-        set_class(projection, PackedLinear)
+    checked: Any = check_type("model", model, nn.Module, "a module")
+    if screened_weight(checked) is not None:
+        del vars(checked.head.projection)["_packed"]
     note_undone(model, "screen_head")
     return model
 
 
-def not_screened(model: nn.Module) -> str | None:
-    """Returns why `screen_head` does not serve a model; None: it does.
+def screened_weight(model: nn.Module) -> ScreenedWeight | None:
+    """Returns the copies of the weight of a screened head; None: the head is not screened."""
+    projection = getattr(getattr(model, "head", None), "projection", None)
+    weight = None if projection is None else vars(projection).get("_packed")
+    return weight if isinstance(weight, ScreenedWeight) else None
 
-    Raises:
-        ArgumentTypeError: not a module.
+
+def usable_screen(model: nn.Module) -> ScreenedWeight | None:
+    """Returns the copies of a screened head's weight; None: it has none, or they cannot serve."""
+    weight = screened_weight(model)
+    return None if weight is None or no_screen(model) is not None else weight
+
+
+def no_screen(model: Any) -> str | None:
+    """Returns why a head cannot be screened, whether its weight is packed or not; None: it can.
+
+    Args:
+        model: any module.
     """
-    check_type("model", model, nn.Module, "a module")
-    if reason := not_greedy(model):
-        return reason
-    projection: Any = _projection(model)
-    if not isinstance(projection, PackedLinear) or projection.packed.of(projection.weight) is None:
-        return "the weight of its head is not packed"
-    return None if projection.weight.dtype == torch.float32 else f"the dtype is {projection.weight.dtype}"
-
-
-def not_greedy(model: nn.Module) -> str | None:
-    """Returns why a model has no use for a screened head; None: it has."""
-    predicts = getattr(model, "task", None) in ("causal-lm", "seq2seq-lm")
-    return None if predicts else "the model does not predict the next token"
-
-
-def _projection(model: nn.Module) -> nn.Module | None:
-    """Returns the projection of a model's head; None: it has none."""
-    projection: nn.Module | None = getattr(getattr(model, "head", None), "projection", None)
-    return projection
+    if getattr(model, "task", None) not in ("causal-lm", "seq2seq-lm"):
+        return "the model does not predict the next token"
+    if any(not former_class(type(m)).__module__.startswith(("minitx.", "torch.")) for m in model.modules()):
+        return "a part of the model is of another class than those of minitx, and may use the logits"
+    if model.head.config.softcap is not None:
+        return "the head caps its logits, so that large ones are equal"
+    weight = model.head.projection.weight
+    return None if weight.is_cpu and weight.dtype == torch.float32 else "the head is not in float32 on a CPU"

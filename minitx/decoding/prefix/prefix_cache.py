@@ -240,4 +240,5 @@ def _bytes_per_token(model: CausalModel) -> int:
 
 def is_watched(model: CausalModel) -> bool:
     """Whether functions inside a model may read or change its values."""
-    return scope_of(model) is not None or any(map(has_hooks, model.modules()))
+    changed = any(has_hooks(module) or "forward" in vars(module) for module in model.modules())
+    return changed or scope_of(model) is not None

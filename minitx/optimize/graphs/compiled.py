@@ -83,7 +83,7 @@ class CompiledStep(StaticStep):
         """
         layers = [layer for layer in cache.layers if not isinstance(layer, SlidingWindowCache)]
         room = all(layer.key is not None and cache.length + 1 < layer.key.shape[2] for layer in layers)
-        return room and {*built.backends} <= {None, eager, sdpa} and super().can_run(cache, built)
+        return room and built.backends <= {eager, sdpa} and super().can_run(cache, built)
 
     def attended(self, length: int) -> int:
         """Returns the number of slots that a step after `length` tokens attends to, fewer than there are."""

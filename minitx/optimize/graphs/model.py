@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.guarantees import is_model_unchanged
+from minitx.guarantees import is_unchanged
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import number_all, number_attended
 from minitx.layers.experts import MixtureOfExperts
@@ -64,8 +64,8 @@ class Steps:
         sizes, batch = sizes_of(cache, views=self.kind.serves_views), cache.batch
         if sizes is None or batch is None:
             return None
-        serves = is_model_unchanged() and any(step.holds(cache) for step in self.steps.values())
-        if (self.refusal or not serves) and not self.is_current(model):
+        checked = is_unchanged(model) and any(step.holds(cache) for step in self.steps.values())
+        if (self.refusal or not checked) and not self.is_current(model):
             return None
         step = self.find(model, cache, batch, sizes)
         return step if self.built is not None and step.can_run(cache, self.built) else None

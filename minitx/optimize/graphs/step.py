@@ -349,7 +349,8 @@ class Built:
         self.modules = [*all_modules(model)]
         self.classes = [*map(type, self.modules)]
         self.attributes = [m.__dict__ for m in self.modules]
-        self.backends = [own.get("backend") for own in self.attributes]
+        self.attention = [own.get("backend") for own in self.attributes]
+        self.backends = {*self.attention} - {None}
         self.children = _Entries(m._modules for m in self.modules)
         self.parameters = _Entries(m._parameters for m in self.modules)
         weights = [(m, p) for m in self.modules for p in m._parameters.values() if p is not None]
@@ -363,7 +364,7 @@ class Built:
         """Whether classes, submodules, attention and parameters are the same; int8 weights unwritten, too."""
         return (
             all(map(is_, map(type, self.modules), self.classes))
-            and all(map(is_, map(dict.get, self.attributes, repeat("backend")), self.backends))
+            and all(map(is_, map(dict.get, self.attributes, repeat("backend")), self.attention))
             and self.children.are_current()
             and self.parameters.are_current()
             and [*map(_ADDRESS, self.weights)] == self.addresses

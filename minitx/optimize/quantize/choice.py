@@ -15,14 +15,13 @@ from minitx.optimize.mixed_dtypes import MixedExpertsLinear, MixedLinear
 from minitx.optimize.packed import PackedExpertsLinear, PackedLinear
 from minitx.optimize.quantize.layers import Quantized
 from minitx.optimize.quantize.schemes import Scheme
-from minitx.optimize.screen import ScreenedLinear
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 SMALL = 2**12  # weights below it stay as they are: a product of them is faster than rounding its input
 ROUTERS = ("**.router",)  # of experts: small, and a rounded score may choose another expert
 _DTYPES = (torch.float32, torch.bfloat16)
 _KINDS: tuple[type[nn.Module], ...] = (
-    *(nn.Linear, FastLinear, MixedLinear, PackedLinear, ScreenedLinear),
+    *(nn.Linear, FastLinear, MixedLinear, PackedLinear),
     *(ExpertsLinear, FastExpertsLinear, MixedExpertsLinear, PackedExpertsLinear),
 )
 

@@ -21,11 +21,10 @@ from minitx.optimize.classes import InPlaceOf, Module, WeightIdentity, mix_in, t
 from minitx.optimize.linear import FastLinear, linear
 from minitx.optimize.mixed_dtypes import MixedLinear, wider
 from minitx.optimize.packed import PackedLinear
-from minitx.optimize.screen import ScreenedLinear
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 _LISTED, _ROWS = "listed_tokens", "listed_rows"
-_PLAIN = (nn.Linear, FastLinear, MixedLinear, PackedLinear, ScreenedLinear)
+_PLAIN = (nn.Linear, FastLinear, MixedLinear, PackedLinear)
 
 
 class _ListedProjection(InPlaceOf, nn.Linear):

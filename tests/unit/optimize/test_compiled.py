@@ -13,6 +13,7 @@ import torch
 
 import minitx
 from minitx import Beam, Greedy, Sample, Stop
+from minitx.decoding import Chain
 from minitx.optimize import bfloat16_weights, compiled_steps, pack_weights, quantize, undo_compiled_steps
 from minitx.optimize.graphs.compiled import CompiledStep, check_compiler
 from minitx.optimize.graphs.step import Built
@@ -231,6 +232,39 @@ def test_the_model_is_compared_once_in_a_generation(
     handle.remove()
     assert len(seen) == 4
     assert len(compared) == 9
+
+
+@pytest.mark.parametrize("place", ["stop", "processor", "hook"])
+def test_functions_that_change_the_model(place: str, llama: tuple[Any, Any]) -> None:
+    """Functions of the user that run between two steps may change the model, also inside `generate`."""
+    results = []
+    for model in map(copy.deepcopy, llama):
+        calls: list[int] = []
+        layer = model.decoder.layers[0]
+
+        def _negate(*_: Any, layer: Any = layer, calls: list[int] = calls) -> None:
+            calls.append(1)
+            if len(calls) == 4:
+                layer.register_forward_hook(lambda layer, inputs, output: -output)
+
+        def _stop(row: int, ids: list[int], negate: Any = _negate) -> bool:
+            negate()
+            return False
+
+        def _processor(logits: torch.Tensor, context: Any, negate: Any = _negate) -> torch.Tensor:
+            negate()
+            return logits
+
+        options: dict[str, Any] = {"max_new_tokens": 9, **ALL}
+        if place == "stop":
+            options["stop"] = Stop(eos=(), function=_stop)
+        elif place == "hook":
+            model.register_forward_hook(_negate)
+        strategy = Greedy(chain=Chain(_processor)) if place == "processor" else Greedy()
+        results.append(tokens(minitx.generate(model, PROMPTS[:1], strategy, **options)))
+        assert len(calls) == 9
+    assert results[0] == results[1]
+    assert results[0] != tokens(minitx.generate(llama[0], PROMPTS[:1], Greedy(), max_new_tokens=9, **ALL))
 
 
 def test_what_takes_the_plain_path(llama: tuple[Any, Any], counted: list[int]) -> None:

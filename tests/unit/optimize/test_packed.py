@@ -50,6 +50,19 @@ def products(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_fused_optimizers(kind: Any) -> None:
+    """PyTorch does not count what they write."""
+    linear, x = pack_weights(nn.Linear(256, 512)), torch.randn(8, 256)
+    with torch.no_grad():
+        linear(x)
+    optimizer = kind(linear.parameters(), lr=0.1, fused=True)
+    linear(x).square().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x), F.linear(x, linear.weight, linear.bias), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(512, 256), (1031, 128), (256, 1024)])
 @torch.no_grad()
