@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,14 @@ def test_every_architecture_has_a_parity_case() -> None:
         assert model_type in architecture(model_type).model_types
 
 
-def configs() -> Iterator[tuple[ModelConfig, dict[str, HeadConfig]]]:
+@cache
+def configs() -> list[tuple[ModelConfig, dict[str, HeadConfig]]]:
+    found = []
     for case in CASES:
-        config = reference_model(case, "none").config.to_dict()
-        found, reader = architecture(case.model_type), ConfigReader(config)
-        yield found.read(reader), found.heads(reader)
+        kind = architecture(case.model_type)
+        reader = ConfigReader(reference_model(case, "none").config.to_dict())
+        found.append((kind.read(reader), kind.heads(reader)))
+    return found
 
 
 def nested(config: ValidatedConfig) -> Iterator[ValidatedConfig]:

@@ -22,8 +22,6 @@ from minitx.pipelines.registry import SPECS
 from minitx.shipped import NAMES
 from tests.contract.pages import ROOT, agrees, blocks, furnish, pages, run_page, train_examples
 
-# One worker trains the examples and runs the pages.
-pytestmark = pytest.mark.xdist_group("docs")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -16,7 +16,6 @@ import pytest
 from minitx.decoding.catalogue import SECTIONS
 from minitx.shipped import CARD, NAMES, PREFIX, WEIGHTS
 
-pytestmark = pytest.mark.xdist_group("wheel")  # one worker builds and installs it
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 20_000_000
 SCRIPT = """

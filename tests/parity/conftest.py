@@ -1,7 +1,8 @@
-"""Fixtures of the parity suite, and which of its tests one worker runs."""
+"""Fixtures of the parity suite, and the order of its tests."""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,17 @@ from tests.parity.cases import BY_NAME
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs the tests of a case, of all files, one after the other: its models are made once."""
-    for item in items:
+    """The tests of a case, of all files, run one after the other: its models are made once."""
+    cases: dict[str, list[pytest.Item]] = {}
+    first, others = len(items), []
+    for place, item in enumerate(items):
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if "root" in getattr(item, "fixturenames", ()) and parameters.get("name") in BY_NAME:
-            item.add_marker(pytest.mark.xdist_group(parameters["name"]))
+            cases.setdefault(parameters["name"], []).append(item)
+            first = min(first, place)
+        else:
+            others.append(item)
+    items[:] = [*others[:first], *chain.from_iterable(cases.values()), *others[first:]]
 
 
 @pytest.fixture(scope="session")

@@ -62,11 +62,6 @@ def models(kind: str, seed: int = 0, spread: float = 0.15) -> tuple[Any, Any]:
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 1}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("beam")
-
-
 def prompts(lengths: tuple[int, ...], seed: int = 3) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]

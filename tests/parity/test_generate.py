@@ -26,11 +26,6 @@ NEW = 10
 LENGTHS = (5, 9, 1, 7)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("generate")
-
-
 def prompts(lengths: tuple[int, ...], seed: int = 3) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(2, 99, (length,), generator=generator).tolist() for length in lengths]

@@ -26,11 +26,6 @@ from tests.parity.reference import pair
 from tests.parity.test_generate import EOS, NEW, expected, prompts
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("guidance")
-
-
 @pytest.mark.parametrize(
     ("name", "scale", "dtype"),
     [

@@ -38,8 +38,8 @@ class Counted(StaticStep):
         return super().run(model, length)
 
 
-def decoder(model_type: str) -> Any:
-    model = small(model_type, "causal-lm").double()
+def decoder(model_type: str, **more: Any) -> Any:
+    model = small(model_type, "causal-lm", **more).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

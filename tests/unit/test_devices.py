@@ -32,11 +32,12 @@ DEPTHS = (
 )
 
 
-def small(model_type: str, task: str) -> Any:
-    """A model of one layer, unless the layers are of several kinds."""
+def small(model_type: str, task: str, **more: Any) -> Any:
+    """A model of one layer, unless the layers are of several kinds, or `more` of the config tells."""
     config = transformers.AutoConfig.for_model(model_type, **FIRST[model_type].config).to_dict()
     if not {"layer_types", "attention_types", "encoder"} & config.keys():
         config |= {name: 1 for name in DEPTHS if name in config}
+    config |= more
     return minitx.from_config(config, head=task, seed=0).eval()
 
 

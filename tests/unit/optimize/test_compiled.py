@@ -176,7 +176,8 @@ def test_sources_with_and_without_padding(counted: list[int]) -> None:
 
 def test_windows_that_are_rings_and_windows_that_are_not(counted: list[int]) -> None:
     """A cache that is no longer than the window has no ring; scores have a bound."""
-    model = compiled_steps(decoder("gemma2"))
+    kinds = ["full_attention", "sliding_attention"]
+    model = compiled_steps(decoder("gemma2", num_hidden_layers=2, layer_types=kinds))
     for new in (3, 20, 3):
         plain, compiled = both(model, [[5, 6, 7]], max_new_tokens=new)
         assert plain == compiled
@@ -185,7 +186,7 @@ def test_windows_that_are_rings_and_windows_that_are_not(counted: list[int]) -> 
 
 def test_changed_weights(counted: list[int]) -> None:
     """Products follow their weights, changed in place or replaced; int8 raises the plain model's error."""
-    model = pack_weights(minitx.from_config(gpt2(), head="causal-lm", seed=0).eval())
+    model = pack_weights(minitx.from_config(gpt2() | {"n_layer": 1}, head="causal-lm", seed=0).eval())
     compiled_steps(model)
     options: dict[str, Any] = {"max_new_tokens": 3, "logprobs": "raw", **ALL}
     for replace in (False, False, True):
