@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+from torch import Tensor
+
+_PLAIN = (bool, int, float, str, bytes, re.Pattern, Tensor, torch.Generator, torch.dtype)
 _ARGMAX: ContextVar[object] = ContextVar("only_argmax_used", default=None)
 _UNCHANGED: ContextVar[object] = ContextVar("unchanged", default=None)
 
@@ -48,10 +53,19 @@ def is_unchanged(model: object) -> bool:
     return _UNCHANGED.get() is model
 
 
-def is_own_code(*parts: object) -> bool:
-    """Whether objects are of classes of minitx, and have no function among their attributes.
+def is_own_code(parts: Sequence[object], *others: object) -> bool:
+    """Whether no code of the user runs with objects; it could change a model.
 
-    Functions and classes of the user may change a model while they run.
+    Args:
+        parts: objects of classes of minitx whose attributes are plain values.
+        others: objects of classes of minitx, or None, whatever their attributes.
     """
-    functions = any(callable(value) for part in parts for value in getattr(part, "__dict__", {}).values())
-    return not functions and all(type(part).__module__.startswith("minitx.") for part in parts)
+    own = all(each is None or type(each).__module__.startswith("minitx.") for each in (*parts, *others))
+    return own and all(_is_plain(value) for part in parts for value in vars(part).values())
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value has no code: numbers, strings, tensors, and collections of them."""
+    if isinstance(value, tuple | list | frozenset | set):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in _PLAIN

@@ -20,7 +20,7 @@ from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
 from minitx.guarantees import is_own_code, unchanged
 from minitx.models import CausalModel
-from minitx.optimize.classes import has_hooks
+from minitx.optimize.classes import is_unmodified
 
 
 class Stream(Iterator[Event]):
@@ -77,8 +77,8 @@ def generate(
     request = replace(request, run_ahead=ahead_of(request, model.device), only_argmax=argmax)
     session = open_session(model, request, lookahead=strategy.lookahead)
     parts = (strategy, request.stop, request.sampler, *request.chain.processors)
-    own = is_own_code(*parts) and request.guidance is None and not has_hooks(model)
-    with unchanged(model if own else None):
+    own = is_own_code(parts, request.tokenizer, request.prefix) and is_unmodified(model)
+    with unchanged(model if own and request.guidance is None else None):
         result = collect((event for step in _steps(strategy, session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None
     return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)

@@ -213,6 +213,7 @@ def change_and_pack(
         for module, kind in before.items():
             set_class(module, kind)
         raise
+    note_undone(model, "screen_head")  # whose copies were dropped
     return model
 
 

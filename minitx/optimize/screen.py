@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.guarantees import is_only_argmax_used
+from minitx.layers.heads import Head
 from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module, former_class
 from minitx.optimize.packed import Packed, PackedLinear
@@ -197,7 +198,9 @@ def no_screen(model: Any) -> str | None:
     """
     if getattr(model, "task", None) not in ("causal-lm", "seq2seq-lm"):
         return "the model does not predict the next token"
-    if any(not former_class(type(m)).__module__.startswith(("minitx.", "torch.")) for m in model.modules()):
+    classes = (former_class(type(module)) for module in model.modules())
+    functions = (vars(module).get("backend", Head) for module in model.modules())
+    if not all(f"{part.__module__}".startswith(("minitx.", "torch.")) for part in (*classes, *functions)):
         return "a part of the model is of another class than those of minitx, and may use the logits"
     if model.head.config.softcap is not None:
         return "the head caps its logits, so that large ones are equal"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -235,7 +236,23 @@ def test_the_model_is_compared_once_in_a_generation(
     assert len(compared) == 9
 
 
-@pytest.mark.parametrize("place", ["stop", "processor", "hook"])
+class Spying(minitx.Tokenizer):
+    """A tokenizer that calls a function for each text."""
+
+    spy: Any = None
+
+    def decode(self, *arguments: Any, **options: Any) -> Any:
+        """The arguments and the text are those of the tokenizer's own class."""
+        self.spy()
+        return super().decode(*arguments, **options)
+
+
+def _called_first(first: Any, function: Any, *inputs: Any, **options: Any) -> Any:
+    first()
+    return function(*inputs, **options)
+
+
+@pytest.mark.parametrize("place", ["stop", "processor", "nested", "hook", "forward", "tokenizer"])
 def test_functions_that_change_the_model(place: str, llama: tuple[Any, Any]) -> None:
     """Functions of the user that run between two steps may change the model, also inside `generate`."""
     results = []
@@ -261,9 +278,16 @@ def test_functions_that_change_the_model(place: str, llama: tuple[Any, Any]) -> 
             options["stop"] = Stop(eos=(), function=_stop)
         elif place == "hook":
             model.register_forward_hook(_negate)
-        strategy = Greedy(chain=Chain(_processor)) if place == "processor" else Greedy()
+        elif place == "forward":
+            model.forward = partial(_called_first, _negate, model.forward)
+        elif place == "tokenizer":
+            options["tokenizer"] = minitx.load_tokenizer("minitx/tiny-decoder")
+            options["tokenizer"].__class__ = Spying
+            options["tokenizer"].spy = _negate
+        chains = {"processor": Chain(_processor), "nested": Chain(Chain(_processor))}
+        strategy = Greedy(chain=chains.get(place))
         results.append(tokens(minitx.generate(model, PROMPTS[:1], strategy, **options)))
-        assert len(calls) == 9
+        assert len(calls) >= 9
     assert results[0] == results[1]
     assert results[0] != tokens(minitx.generate(llama[0], PROMPTS[:1], Greedy(), max_new_tokens=9, **ALL))
 
