@@ -59,7 +59,9 @@ class ScreenedWeight(Packed):
         tiny = scale < _TINY
         error, norm = error.where(~tiny, inputs * scale), norm.where(~tiny, inputs * levels * scale)
         self._integers, self._scale = integers.t(), scale
-        self._error, self._norm = error + inputs * _ROUNDING * norm, norm + error
+        self._error, self._norm = error.add_(norm, alpha=inputs * _ROUNDING), norm.add_(error)
+        for bound in (self._error, self._norm):
+            bound.mul_(_MARGIN)
         return super().pack(weight)
 
     def multiply(
@@ -120,7 +122,7 @@ class ScreenedWeight(Packed):
             y += torch.mv(self._integers.index_select(0, outliers).t().float(), x[outliers])
         y.mul_(self._scale)
         input_error = torch.linalg.vector_norm(rest - integers * step)
-        bound = (self._error * norm).add_(self._norm * input_error).mul_(_MARGIN)
+        bound = torch.mul(self._error, norm).add_(self._norm, alpha=float(input_error))
         if bias is not None:
             y += bias
             bound.add_(y.abs(), alpha=_ROUNDING)
