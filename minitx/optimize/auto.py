@@ -80,7 +80,8 @@ def _no_screen(model: nn.Module) -> str | None:
     if reason := no_screen(model):
         return reason
     projection: Any = getattr(model.head, "projection", None)
-    return "the weight of its head is small" if projection.weight.numel() < SMALLEST_HEAD else _no_int8(model)
+    small = projection.weight.numel() < SMALLEST_HEAD
+    return f"its head has fewer than {SMALLEST_HEAD:,} weights" if small else _no_int8(model)
 
 
 def _no_bfloat16(model: nn.Module) -> str | None:

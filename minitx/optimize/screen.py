@@ -26,6 +26,7 @@ from minitx.guarantees import is_only_argmax_used
 from minitx.layers.heads import Head
 from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module, former_class
+from minitx.optimize.linear import FastLinear
 from minitx.optimize.packed import Packed, PackedLinear
 from minitx.optimize.quantize.products import quantize_rows, weight_levels
 from minitx.validation import ArgumentValueError, check_type
@@ -157,8 +158,11 @@ def screen_head(model: Module) -> Module:
         raise ArgumentValueError("model", type(model), "one whose head can be screened", reason)
     weight_levels()
     projection = checked.head.projection
-    if type(projection) is not PackedLinear or projection.packed.of(projection.weight) is None:
-        hint = "call pack_weights first; it packs large weights"
+    packed = type(projection) is PackedLinear and projection.packed.of(projection.weight) is not None
+    if not packed:
+        other = type(projection) not in (nn.Linear, FastLinear, PackedLinear)
+        undo = "undo the pass that computes the head in another way, then " if other else ""
+        hint = f"{undo}call pack_weights first; it packs large weights"
         raise ArgumentValueError("model", type(model), "one with a packed weight in its head", hint)
     screened = ScreenedWeight()
     screened.of(projection.weight)
@@ -207,4 +211,6 @@ def no_screen(model: Any) -> str | None:
     if model.head.config.softcap is not None:
         return "the head caps its logits, so that large ones are equal"
     weight = model.head.projection.weight
-    return None if weight.is_cpu and weight.dtype == torch.float32 else "the head is not in float32 on a CPU"
+    if weight.dtype != torch.float32:
+        return f"its head is in {weight.dtype}; load it with dtype='float32', or call model.float()"
+    return None if weight.is_cpu else f"its head is on {weight.device}, not on a CPU"

@@ -117,7 +117,7 @@ def table(rows: Sequence[Row], colored: Colored = lambda text, kind: text) -> st
             found = "; ".join(details(row))
             lines += textwrap.wrap(found, WIDTH - 1, initial_indent=_INDENT, subsequent_indent=_INDENT)
         if row.compile_seconds >= 0.1:
-            lines.append(f"{_INDENT}compiled in {row.compile_seconds:.1f} s, which the figure leaves out")
+            lines.append(f"{_INDENT}prepared in {row.compile_seconds:.1f} s, which the figure leaves out")
     if any((spread_of(row) or 0.0) > BUSY for row in rows):
         lines.append(f"  spread above {100 * BUSY:.0f} %: the machine was busy; take more --rounds")
     return "\n".join(lines)

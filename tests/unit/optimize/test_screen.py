@@ -413,9 +413,9 @@ def test_bad_models(plain: Any) -> None:
     for model, reason in (
         (plain, "call pack_weights first"),
         (encoder, "the model does not predict the next token"),
-        (pack_weights(copy.deepcopy(plain).bfloat16()), "the head is not in float32"),
-        (quantize.int8_dynamic(copy.deepcopy(plain)), "call pack_weights first"),
-        (bfloat16_weights(copy.deepcopy(plain)), "call pack_weights first"),
+        (pack_weights(copy.deepcopy(plain).bfloat16()), "its head is in torch.bfloat16; load it"),
+        (quantize.int8_dynamic(copy.deepcopy(plain)), "undo the pass .* call pack_weights first"),
+        (bfloat16_weights(copy.deepcopy(plain)), "undo the pass .* call pack_weights first"),
         (vocabulary_shortlist(pack_weights(copy.deepcopy(plain)), range(9)), "call pack_weights first"),
         (minitx.from_config({**GEMMA_2, **SMALL}, head="causal-lm"), "the head caps its logits"),
     ):
@@ -449,7 +449,7 @@ def test_optimize_chooses_it(plain: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         report: Any = minitx.optimize.report(minitx.optimize(plain, verbose=False, **options))
         return report.left_out.get("screen_head")  # type: ignore[no-any-return]
 
-    assert _left() == "the weight of its head is small"
+    assert _left() == "its head has fewer than 4,194,304 weights"
     monkeypatch.setattr(auto, "SMALLEST_HEAD", 1)
     assert _left() is None
     assert screened_weight(plain) is not None
@@ -462,4 +462,4 @@ def test_optimize_chooses_it(plain: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(auto, "int8_is_faster", lambda: False)
     assert _left() == "products of int8 are not faster on this processor"
     minitx.optimize.undo_optimize(plain).bfloat16()
-    assert _left() == "the head is not in float32 on a CPU"
+    assert str(_left()).startswith("its head is in torch.bfloat16")
