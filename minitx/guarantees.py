@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +17,22 @@ _UNCHANGED: ContextVar[object] = ContextVar("unchanged", default=None)
 
 
 @contextmanager
-def only_argmax_used(weight: object) -> Iterator[None]:
+def _held(variable: ContextVar[object], value: object) -> Iterator[None]:
+    """Gives a variable a value until the block ends."""
+    before = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(before)
+
+
+def only_argmax_used(weight: object) -> AbstractContextManager[None]:
     """States that only the argmax of the outputs of a weight is used, until the block ends.
 
     Args:
         weight: what `is_only_argmax_used` is asked for; None states nothing.
     """
-    before = _ARGMAX.set(weight)
-    try:
-        yield
-    finally:
-        _ARGMAX.reset(before)
+    return _held(_ARGMAX, weight)
 
 
 def is_only_argmax_used(weight: object) -> bool:
@@ -34,23 +40,28 @@ def is_only_argmax_used(weight: object) -> bool:
     return _ARGMAX.get() is weight
 
 
-@contextmanager
-def unchanged(model: object) -> Iterator[None]:
+def unchanged(model: object) -> AbstractContextManager[None]:
     """States that parts and parameters of a model stay the same, until the block ends.
 
     Args:
         model: None states nothing.
     """
-    before = _UNCHANGED.set(model)
-    try:
-        yield
-    finally:
-        _UNCHANGED.reset(before)
+    return _held(_UNCHANGED, model)
 
 
 def is_unchanged(model: object) -> bool:
     """Whether parts and parameters of a model stay the same."""
     return _UNCHANGED.get() is model
+
+
+def is_own(kind: Any, *packages: str) -> bool:
+    """Whether a class or function is of minitx.
+
+    Args:
+        kind: the class or function.
+        packages: others to which it may belong, each with a dot at its end, such as "torch.".
+    """
+    return f"{kind.__module__}".startswith(("minitx.", *packages))
 
 
 def is_own_code(parts: Sequence[object], *others: object) -> bool:
@@ -60,7 +71,7 @@ def is_own_code(parts: Sequence[object], *others: object) -> bool:
         parts: objects of classes of minitx whose attributes are plain values.
         others: objects of classes of minitx, or None, whatever their attributes.
     """
-    own = all(each is None or type(each).__module__.startswith("minitx.") for each in (*parts, *others))
+    own = all(each is None or is_own(type(each)) for each in (*parts, *others))
     return own and all(_is_plain(value) for part in parts for value in vars(part).values())
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.output import Event, FinishReason
-from minitx.decoding.prefix.prefix_cache import is_watched
+from minitx.decoding.prefix.prefix_cache import model_is_watched
 from minitx.decoding.processors.chain import unusable
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.session import DecodingSession
@@ -65,7 +65,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
 def screen_of(session: DecodingSession) -> ScreenedWeight | None:
     """Returns the weight of a screened head if nothing but the argmax of its logits is used."""
     screen = usable_screen(session.model) if session.request.only_argmax else None
-    return None if screen is None or is_watched(session.model) else screen
+    return None if screen is None or model_is_watched(session.model) else screen
 
 
 class _Step(NamedTuple):

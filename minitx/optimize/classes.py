@@ -18,6 +18,7 @@ from torch.nn.modules.module import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from minitx.guarantees import is_own
 from minitx.validation import check_type
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -209,13 +210,7 @@ def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
 def has_hooks(module: nn.Module) -> bool:
     """Whether a call of a module, or its backward, runs hooks, its own or those of all modules."""
     own = module.__dict__  # faster than attributes, and every fused projection asks at every step
-    return bool(
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or has_global_hooks()
-    )
+    return any(map(own.__getitem__, HOOKS)) or has_global_hooks()
 
 
 def has_global_hooks() -> bool:
@@ -230,8 +225,12 @@ def has_global_hooks() -> bool:
 
 def is_unmodified(module: nn.Module) -> bool:
     """Whether a call of a module runs a class of minitx alone: no hooks, no subclass, no other forward."""
-    own = former_class(type(module)).__module__.startswith("minitx.")
-    return own and "forward" not in vars(module) and not has_hooks(module)
+    return is_own(former_class(type(module))) and not is_watched(module)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether a module has hooks or another forward."""
+    return "forward" in vars(module) or has_hooks(module)
 
 
 def mix_in(module: nn.Module, mixin: Any) -> None:

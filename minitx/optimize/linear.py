@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from minitx.layers.activation import Activation
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.feed_forward import Intermediate
-from minitx.optimize.classes import InPlaceOf, Module, change_classes, has_hooks
+from minitx.optimize.classes import InPlaceOf, Module, change_classes, is_watched
 from minitx.validation import is_transformed, values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
@@ -80,7 +80,7 @@ class FastIntermediate(InPlaceOf, Intermediate):
         """(B, T, E) -> (B, T, F)"""
         dense, names = self.dense, _ACTIVATIONS.get(getattr(self.activation, "function", None))
         is_plain = type(self.activation) is Activation and [*self._modules][:2] == ["dense", "activation"]
-        is_plain = is_plain and not _is_watched(dense) and not _is_watched(self.activation)
+        is_plain = is_plain and not is_watched(dense) and not is_watched(self.activation)
         activated = None
         if is_plain and names and isinstance(dense, FastLinear):
             activated = dense.activated(hidden, names)
@@ -91,11 +91,6 @@ class FastIntermediate(InPlaceOf, Intermediate):
         for module in [*self][2:]:  # a dropout
             hidden = module(hidden)
         return hidden
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether a module has hooks or another forward."""
-    return "forward" in vars(module) or has_hooks(module)
 
 
 _ACTIVATIONS: dict[Any, tuple[str, str]] = {

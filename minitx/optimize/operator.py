@@ -7,17 +7,13 @@ pass made, and `minitx::linear` the fastest product of the machine, as in a mode
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.library import Library, register_fake
+from torch import Tensor, library
 
 from minitx.optimize.bfloat16 import PackedBfloat16
 from minitx.optimize.linear import linear
 from minitx.optimize.packed import packed_at, product
 
 _ARGUMENTS = "Tensor x, Tensor weight, Tensor? bias"
-_OPERATORS = Library("minitx", "FRAGMENT")  # type: ignore[no-untyped-call]
-_OPERATORS.define(f"linear({_ARGUMENTS}) -> Tensor")  # type: ignore[no-untyped-call]
-_OPERATORS.define(f"packed_linear({_ARGUMENTS}, bool narrow) -> Tensor")  # type: ignore[no-untyped-call]
 
 
 def _packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool) -> Tensor:
@@ -34,7 +30,7 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool = False)
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
-_OPERATORS.impl("linear", linear, "CPU")  # type: ignore[no-untyped-call]
-_OPERATORS.impl("packed_linear", _packed_linear, "CPU")  # type: ignore[no-untyped-call]
-for _name in ("linear", "packed_linear"):
-    register_fake(f"minitx::{_name}", _shape, lib=_OPERATORS)
+for _name, _operator, _more in (("linear", linear, ""), ("packed_linear", _packed_linear, ", bool narrow")):
+    library.define(f"minitx::{_name}", f"({_ARGUMENTS}{_more}) -> Tensor")
+    library.impl(f"minitx::{_name}", "cpu", _operator)
+    library.register_fake(f"minitx::{_name}", _shape)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.guarantees import is_only_argmax_used
+from minitx.guarantees import is_only_argmax_used, is_own
 from minitx.layers.heads import Head
 from minitx.optimize.applied import note_undone
 from minitx.optimize.classes import Module, former_class
@@ -158,8 +158,7 @@ def screen_head(model: Module) -> Module:
         raise ArgumentValueError("model", type(model), "one whose head can be screened", reason)
     weight_levels()
     projection = checked.head.projection
-    packed = type(projection) is PackedLinear and projection.packed.of(projection.weight) is not None
-    if not packed:
+    if type(projection) is not PackedLinear or projection.packed.of(projection.weight) is None:
         other = type(projection) not in (nn.Linear, FastLinear, PackedLinear)
         undo = "undo the pass that computes the head in another way, then " if other else ""
         hint = f"{undo}call pack_weights first; it packs large weights"
@@ -206,7 +205,7 @@ def no_screen(model: Any) -> str | None:
         return "the model does not predict the next token"
     classes = (former_class(type(module)) for module in model.modules())
     functions = (vars(module).get("backend", Head) for module in model.modules())
-    if not all(f"{part.__module__}".startswith(("minitx.", "torch.")) for part in (*classes, *functions)):
+    if not all(is_own(part, "torch.") for part in (*classes, *functions)):
         return "a part of the model is of another class than those of minitx, and may use the logits"
     if model.head.config.softcap is not None:
         return "the head caps its logits, so that large ones are equal"

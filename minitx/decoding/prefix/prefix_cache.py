@@ -20,7 +20,7 @@ from minitx.decoding.prompts import PaddedBatch
 from minitx.layers.cache import Cache, DynamicCache, StaticCache
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
-from minitx.optimize.classes import ModelState, has_hooks
+from minitx.optimize.classes import ModelState, is_watched
 from minitx.validation import ArgumentValueError, check_type
 
 
@@ -159,7 +159,7 @@ def prefilled(
     Returns:
         The cache to run on, and the number of columns of the batch that it holds.
     """
-    if prefix is None or prefix.model is not model or is_watched(model):
+    if prefix is None or prefix.model is not model or model_is_watched(model):
         yield cache, 0
         return
     mask = batch.attention_mask
@@ -188,7 +188,7 @@ def remember(prefix: PrefixCache | None, session: Any) -> None:
         session: a `DecodingSession`; one that has not started stores nothing.
     """
     cache = vars(session).get("cache")
-    if prefix is None or cache is None or is_watched(session.model) or not cache.length:
+    if prefix is None or cache is None or model_is_watched(session.model) or not cache.length:
         return
     if any(type(layer) not in (DynamicCache, StaticCache) for layer in cache.layers):
         return
@@ -238,7 +238,6 @@ def _bytes_per_token(model: CausalModel) -> int:
     return 2 * stack.num_hidden_layers * attention.key_value_heads * attention.head_dim * size
 
 
-def is_watched(model: CausalModel) -> bool:
+def model_is_watched(model: CausalModel) -> bool:
     """Whether functions inside a model may read or change its values."""
-    changed = any(has_hooks(module) or "forward" in vars(module) for module in model.modules())
-    return changed or scope_of(model) is not None
+    return scope_of(model) is not None or any(map(is_watched, model.modules()))
